@@ -1,0 +1,144 @@
+"""Channel-wise: one heatmap channel per patch, located by a soft-argmax (Sec. 5.1 and 5.2).
+
+MIST's networks, except that the heatmap has K channels, each dedicated to one patch. The location
+is the expectation of a softmax over space ("a channel-wise soft-argmax as in [57]"), so that the
+task loss (Eq. 9) reaches the heatmap network and everything trains end to end.
+
+Shapes: B images, K channels and patches, C classes, H W image, h w heatmap.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mist_bench.mist import adam, classified
+from mist_bench.models.detector import Mirror
+from mist_bench.models.heads import (
+    BoxClassifier,
+    build_classifier,
+    classification_loss,
+    label_histogram,
+)
+from mist_bench.models.heatmap import CompactHeatmap
+from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
+
+
+def spatial_softargmax(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where each channel's softmax over space has its mean, and its peak.
+
+    Args:
+        logits: (B, K, h, w).
+
+    Returns:
+        (B, K, 2) xy in cells, differentiable, and (B, K) the largest probability.
+    """
+    h, w = logits.shape[-2:]
+    probs = logits.flatten(2).softmax(-1).view_as(logits)
+    x = torch.arange(w, dtype=logits.dtype, device=logits.device)
+    y = torch.arange(h, dtype=logits.dtype, device=logits.device)
+    mean = torch.stack([(probs.sum(2) * x).sum(-1), (probs.sum(3) * y).sum(-1)], dim=-1)
+    return mean, probs.flatten(2).amax(-1)
+
+
+class ChannelWise(nn.Module):
+    """K heatmap channels, K patches, one shared classifier; see ``build``."""
+
+    supervision: ClassVar[Supervision] = "labels"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classifier: BoxClassifier,
+        *,
+        task: TaskSpec,
+        temperature: float,
+        mirror: bool,
+        optimizers: dict[str, torch.optim.Optimizer],
+    ):
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.classifier, self.task = classifier, task
+        self.temperature, self.mirror = temperature, mirror
+        self.optimizers = optimizers
+
+    def locate(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, K, 4) boxes in pixels, with gradient, and (B, K) scores."""
+        keypoints, scores = spatial_softargmax(self.network(images) / self.temperature)
+        s = self.network.stride
+        centers = keypoints * s + (s - 1) / 2
+        boxes = torch.cat([centers, torch.full_like(centers, self.task.box_size)], dim=-1)
+        return boxes, scores
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """Step both networks end to end on the task loss and return it."""
+        images = batch.images
+        labels = label_histogram(batch.labels, self.task.num_classes)
+        mirror = Mirror(images) if self.mirror else None
+        boxes, _ = self.locate(mirror.images(images) if mirror else images)
+        boxes = mirror.boxes(boxes) if mirror else boxes
+        loss = classification_loss(self.classifier(images, boxes), labels).mean()
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        return {"loss": loss.item()}
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> list[Prediction]:
+        """Return K classified boxes per image, in the order of the channels."""
+        boxes, scores = self.locate(images)
+        return classified(boxes, scores, self.classifier(images, boxes))
+
+
+def build(
+    task: TaskSpec,
+    *,
+    detector_channels: int,
+    detector_blocks: int,
+    heatmap_stride: int,
+    temperature: float,
+    classifier_channels: int,
+    patch_size: int,
+    window: float,
+    mirror: bool,
+    lr_detector: float,
+    lr_task: float,
+    betas: tuple[float, float],
+) -> ChannelWise:
+    """Return the channel-wise baseline for ``task``; its networks are MIST's.
+
+    Args:
+        task: classification; K is the number of heatmap channels.
+        detector_channels: channels of the heatmap network before its last layer.
+        detector_blocks: residual blocks of the heatmap network.
+        heatmap_stride: pixels per heatmap cell, 2 or 4.
+        temperature: divisor of the heatmap before the softmax over space.
+        classifier_channels: channels of the classifier's first layer.
+        patch_size: samples per side of a patch.
+        window: standard deviation of a Gaussian over the patch, in half sides; 0 for none.
+        mirror: whether the heatmap network sees randomly reflected images in training.
+        lr_detector: Adam's learning rate for the heatmap network.
+        lr_task: Adam's learning rate for the classifier.
+        betas: Adam's decay rates, both networks.
+    """
+    channels = task.image_size[0]
+    network = CompactHeatmap(
+        channels, detector_channels, detector_blocks, heatmap_stride, outputs=task.num_instances
+    )
+    classifier = build_classifier(
+        channels, task.num_classes, classifier_channels, patch_size, window
+    )
+    optimizers = {
+        "detector": adam(network, lr_detector, betas),
+        "task": adam(classifier, lr_task, betas),
+    }
+    return ChannelWise(
+        network,
+        classifier,
+        task=task,
+        temperature=temperature,
+        mirror=mirror,
+        optimizers=optimizers,
+    )

@@ -1,0 +1,136 @@
+"""Supervised: the bound of Table 2, MIST's networks trained with locations (Sec. 5.2).
+
+The paper says only that "location supervision is used". Here the heatmap network regresses G at
+the true centers (Eq. 7) and the classifier minimizes Eq. 9 on patches at the true boxes: it gets
+no label per box, so that locations are all that is added. At test it works on its own detections.
+
+Shapes: B images, K detections, L instances, C channels or classes, H W image.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from mist_bench.mist import adam, classified
+from mist_bench.models.detector import Detector, Mirror, build_detector
+from mist_bench.models.heads import (
+    BoxClassifier,
+    build_classifier,
+    classification_loss,
+    label_histogram,
+)
+from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
+
+
+class Supervised(nn.Module):
+    """A heatmap network and a classifier, each trained at the true boxes; see ``build``."""
+
+    supervision: ClassVar[Supervision] = "boxes"
+
+    def __init__(
+        self,
+        detector: Detector,
+        classifier: BoxClassifier,
+        task: TaskSpec,
+        mirror: bool,
+        optimizers: dict[str, torch.optim.Optimizer],
+    ):
+        super().__init__()
+        self.detector, self.classifier, self.task = detector, classifier, task
+        self.mirror, self.optimizers = mirror, optimizers
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """Step both networks on the true boxes and return their losses.
+
+        Raises:
+            ValueError: if the images of the batch hold different numbers of instances.
+        """
+        images, boxes = batch.images, pad_sequence(batch.boxes, batch_first=True)  # (B, L, 4)
+        if any(len(one) != boxes.shape[1] for one in batch.boxes):
+            raise ValueError("the supervised bound needs equally many instances in every image")
+        labels = label_histogram(batch.labels, self.task.num_classes)
+        loss = classification_loss(self.classifier(images, boxes), labels).mean()
+        self.step("task", loss)
+        mirror = Mirror(images) if self.mirror else None
+        heatmap, offsets = self.detector(mirror.images(images) if mirror else images)
+        target = mirror.boxes(boxes) if mirror else boxes
+        heatmap_loss = self.detector.loss(heatmap, offsets, target).mean()
+        self.step("detector", heatmap_loss)
+        return {"loss": loss.item(), "heatmap_loss": heatmap_loss.item()}
+
+    def step(self, name: str, loss: Tensor) -> None:
+        """Make one step of the optimizer ``name`` on ``loss``."""
+        self.optimizers[name].zero_grad()
+        loss.backward()
+        self.optimizers[name].step()
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> list[Prediction]:
+        """Return K classified boxes per image, ranked by their heatmap score."""
+        heatmap, offsets = self.detector(images)
+        boxes, scores = self.detector.extract(heatmap, offsets, self.task.num_instances)
+        return classified(boxes, scores, self.classifier(images, boxes))
+
+
+def build(
+    task: TaskSpec,
+    *,
+    detector_channels: int,
+    detector_blocks: int,
+    heatmap_stride: int,
+    softmax_kernel: int,
+    softmax_strength: float,
+    nms_kernel: int,
+    target_sigma: float,
+    offset_weight: float,
+    classifier_channels: int,
+    patch_size: int,
+    window: float,
+    mirror: bool,
+    lr_detector: float,
+    lr_task: float,
+    betas: tuple[float, float],
+) -> Supervised:
+    """Return the supervised bound for ``task``; its networks are MIST's.
+
+    Args:
+        task: classification; K is the number of detections at test.
+        detector_channels: channels of the heatmap network.
+        detector_blocks: residual blocks of the heatmap network.
+        heatmap_stride: pixels per heatmap cell, 2 or 4.
+        softmax_kernel: side of the local spatial softmax's window, cells; 0 for none.
+        softmax_strength: factor on the response before the local spatial softmax.
+        nms_kernel: side of the non-maximum suppression's window, cells.
+        target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
+        offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
+        classifier_channels: channels of the classifier's first layer.
+        patch_size: samples per side of a patch.
+        window: standard deviation of a Gaussian over the patch, in half sides; 0 for none.
+        mirror: whether the detector sees randomly reflected images in training.
+        lr_detector: Adam's learning rate for the heatmap network.
+        lr_task: Adam's learning rate for the classifier.
+        betas: Adam's decay rates, both networks.
+    """
+    channels = task.image_size[0]
+    detector = build_detector(
+        channels,
+        task.box_size,
+        channels=detector_channels,
+        blocks=detector_blocks,
+        stride=heatmap_stride,
+        softmax_kernel=softmax_kernel,
+        softmax_strength=softmax_strength,
+        nms_kernel=nms_kernel,
+        target_sigma=target_sigma,
+        offset_weight=offset_weight,
+    )
+    classifier = build_classifier(
+        channels, task.num_classes, classifier_channels, patch_size, window
+    )
+    optimizers = {
+        "detector": adam(detector, lr_detector, betas),
+        "task": adam(classifier, lr_task, betas),
+    }
+    return Supervised(detector, classifier, task, mirror, optimizers)

@@ -1,0 +1,1 @@
+"""Reproducibility benchmark for MIST: Multiple Instance Spatial Transformer (CVPR 2021)."""

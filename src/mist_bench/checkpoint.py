@@ -1,0 +1,96 @@
+"""Everything a run needs to go on after a kill, in two files without pickle.
+
+``state.safetensors`` holds tensors (weights, optimizer moments, torch's random
+state), ``state.json`` the numbers and the identity of the run. A checkpoint is one folder that is
+renamed into place, so that there is always a whole one.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mist_bench.types import Method
+
+FOLDER = "checkpoint"
+
+
+def save(work: Path, method: Method, info: dict[str, Any]) -> None:
+    """Write a checkpoint into ``work``, replacing the one before only once it is whole."""
+    tensors: dict[str, Tensor] = {"rng.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    tensors |= {f"method.{key}": value for key, value in method.state_dict().items()}
+    groups: dict[str, Any] = {}
+    for name, optimizer in method.optimizers.items():
+        state = optimizer.state_dict()
+        groups[name] = state["param_groups"]
+        for index, entries in state["state"].items():
+            tensors |= {f"optimizer.{name}.{index}.{key}": v for key, v in entries.items()}
+    fresh = work / f"{FOLDER}.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, fresh / "state.safetensors"
+    )
+    (fresh / "state.json").write_text(json.dumps({**info, "param_groups": groups}))
+    old = work / f"{FOLDER}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if (work / FOLDER).exists():
+        (work / FOLDER).rename(old)
+    fresh.rename(work / FOLDER)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load(work: Path, method: Method, identity: str) -> dict[str, Any] | None:
+    """Restore the checkpoint of ``work`` and return its numbers; ``None`` if there is none.
+
+    Args:
+        work: the folder ``save`` was given.
+        method: restored in place, with its optimizers.
+        identity: digest of config, code and data; must equal the checkpoint's.
+
+    Raises:
+        ValueError: if the checkpoint is of another run or damaged.
+    """
+    folder = next((work / f for f in (FOLDER, f"{FOLDER}.old") if (work / f).is_dir()), None)
+    if folder is None:
+        return None
+    try:
+        info = json.loads((folder / "state.json").read_text())
+        tensors = load_file(folder / "state.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder}: damaged checkpoint ({error}); delete {work} to start over"
+        ) from None
+    if info["identity"] != identity:
+        raise ValueError(f"{folder}: checkpoint of another config, code or data; delete {work}")
+    method.load_state_dict(_under(tensors, "method"))
+    for name, optimizer in method.optimizers.items():
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under(tensors, f"optimizer.{name}").items():
+            index, entry = key.split(".", 1)
+            state.setdefault(int(index), {})[entry] = value
+        groups = info["param_groups"][name]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    torch.set_rng_state(tensors["rng.cpu"])
+    if "rng.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    return info
+
+
+def save_weights(path: Path, module: nn.Module) -> None:
+    """Write the weights and buffers of ``module``, whole or not at all."""
+    fresh = path.with_suffix(".new")
+    save_file({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}, fresh)
+    fresh.replace(path)
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {key[len(start) :]: value for key, value in tensors.items() if key.startswith(start)}

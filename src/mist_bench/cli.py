@@ -1,0 +1,291 @@
+"""The command line: one sub-command per stage, thin, with every expected error in one line.
+
+Heavy modules are imported inside the sub-commands, so that tables and figures never load torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from mist_bench import config as settings
+from mist_bench import provenance, targets
+from mist_bench.config import Config, ConfigError, DatasetSpec, RunSpec, Strict
+
+RESUMABLE = 75  # exit code EX_TEMPFAIL: the same command continues
+S = TypeVar("S", bound=Strict)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sub-command and return the exit code: 0, or 1 after an expected error."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        print(f"mist-bench {options.command}: {words}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all sub-commands."""
+    top = argparse.ArgumentParser(prog="mist-bench", description="Stages of the MIST benchmark.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run, words: str, **options: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=words, description=words)
+        command.set_defaults(run=run)
+        for option, meaning in options.items():
+            command.add_argument(f"--{option}", required=True, help=meaning)
+        return command
+
+    spec = {"spec": "specification: JSON text or a file with it"}
+    data = {"manifest": "manifest.json of the dataset; its arrays lie beside it"}
+    stages = [
+        add("dataset", dataset, "make a dataset", **spec, manifest="manifest.json to write"),
+        add(
+            "train",
+            train,
+            "train one run; continues an interrupted one",
+            **spec,
+            **data,
+            record="run.json to write; weights and curves go beside it",
+            work="folder for the checkpoints of all runs",
+            device="auto, cpu or cuda",
+        ),
+        add(
+            "predict",
+            predict,
+            "store a run's predictions on the test split",
+            **spec,
+            **data,
+            weights="weights.safetensors of the run",
+            out="predictions.npz to write",
+            device="auto, cpu or cuda",
+        ),
+        add(
+            "evaluate",
+            evaluate,
+            "compute a run's metrics from its predictions",
+            **spec,
+            **data,
+            predictions="predictions.npz of the run",
+            out="metrics.json to write",
+        ),
+    ]
+    collected = [add("metrics", metrics, "collect the metrics of all runs in one CSV")]
+    for name, run in (("table", table), ("figure", figure)):
+        command = add(name, run, f"make one {name} of the paper from stored results")
+        command.add_argument("name", help=f"{name}1, {name}2, ...")
+        command.add_argument("--partial", action="store_true", help="also if runs are missing")
+        collected.append(command)
+    collected.append(add("report", report, "make the HTML report from stored results"))
+    for command in stages + collected:
+        command.add_argument("--code", help="digest the code must have; checked if given")
+    for command in collected:
+        command.add_argument("--config", type=Path, help="resolved config.json")
+        command.add_argument("--preset", help="instead of --config: preset of workflow/config")
+
+    add("resolve", resolve, "store a configuration", config="JSON text", out="file to write")
+    add("why", why, "say what changed since a run").add_argument("folder", type=Path)
+    clean = add("clean-work", clean_work, "remove the checkpoints of a preset's finished runs")
+    clean.add_argument("--preset", required=True, help="preset whose checkpoints go")
+    add("config-docs", config_docs, "print workflow/config/README.md")
+    return top
+
+
+def dataset(options: argparse.Namespace) -> None:
+    """Make a dataset."""
+    spec = read_spec(options.spec, DatasetSpec)
+    check_code("dataset", spec.module, options.code)
+    from mist_bench.datasets.build import build_dataset
+
+    build_dataset(spec, Path(options.manifest).parent)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train one run."""
+    spec = read_spec(options.spec, RunSpec)
+    check_code("train", spec.module, options.code)
+    manifest, out = Path(options.manifest), Path(options.record).parent
+    code = provenance.stage_code("train", spec.module)
+    from mist_bench.training import Interrupted
+    from mist_bench.training import train as train_run
+
+    work = Path(options.work, work_name(spec, code, manifest))
+    try:
+        train_run(spec, manifest.parent, out, work, options.device, code)
+    except Interrupted as stop:
+        print(f"mist-bench train: {stop}", file=sys.stderr)
+        sys.exit(RESUMABLE)
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Store the predictions of one run."""
+    spec = read_spec(options.spec, RunSpec)
+    check_code("predict", spec.module, options.code)
+    from mist_bench.prediction import predict as predict_run
+
+    data = Path(options.manifest).parent
+    predict_run(spec, data, Path(options.weights), Path(options.out), options.device)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Compute the metrics of one run."""
+    spec = read_spec(options.spec, RunSpec)
+    check_code("evaluate", None, options.code)
+    from mist_bench.evaluation.metrics import evaluate as evaluate_run
+
+    data = Path(options.manifest).parent
+    evaluate_run(spec, data, Path(options.predictions), Path(options.out))
+
+
+def metrics(options: argparse.Namespace) -> None:
+    """Collect the metrics of all runs."""
+    config, results = read_config(options)
+    check_code("metrics", None, options.code)
+    from mist_bench.reporting.aggregate import collect
+
+    collect(config, results).to_csv(results / "metrics.csv", index=False)
+
+
+def table(options: argparse.Namespace) -> None:
+    """Make one table; missing runs are an error unless --partial is given."""
+    config, results = read_config(options)
+    settings.check_names("table", [options.name], targets.TABLES)
+    check_code("table", None, options.code)
+    check_complete(options, results, targets.table_runs(config, options.name), "metrics.json")
+    from mist_bench.reporting.tables import write_table
+
+    write_table(options.name, config, results, results / "tables")
+
+
+def figure(options: argparse.Namespace) -> None:
+    """Make one figure; missing runs are an error unless --partial is given."""
+    config, results = read_config(options)
+    settings.check_names("figure", [options.name], targets.FIGURES)
+    check_code("figure", None, options.code)
+    runs = targets.figure_runs(config, options.name)
+    check_complete(options, results, runs, "predictions.npz")
+    from mist_bench.reporting.figures import write_figure
+
+    write_figure(options.name, config, results, results / "figures")
+
+
+def report(options: argparse.Namespace) -> None:
+    """Make the HTML report."""
+    config, results = read_config(options)
+    check_code("report", None, options.code)
+    from mist_bench.reporting.html import write_report
+
+    write_report(config, results, results / "report")
+
+
+def resolve(options: argparse.Namespace) -> None:
+    """Store a configuration, after checking it once more."""
+    config = settings.validate(json.loads(options.config))
+    Path(options.out).write_text(settings.canonical(config) + "\n", encoding="utf-8")
+
+
+def why(options: argparse.Namespace) -> None:
+    """Print what changed since a run was trained."""
+    folder = options.folder
+    stored = folder / "config.json"
+    if not stored.is_file():
+        raise ValueError(f"{folder}: no finished run here (config.json is missing)")
+    old = read_spec(str(stored), RunSpec)
+    config = settings.load(targets.SETTINGS, {"preset": old.preset})
+    targets.check_run(config, old.experiment, old.method)
+    new = settings.run_spec(config, old.experiment, old.method, old.seed)
+    lines = provenance.why(
+        folder,
+        new.model_dump(mode="json"),
+        provenance.stage_code("train", new.module),
+        Path("results", new.preset, "datasets", new.dataset, "manifest.json"),
+    )
+    print("\n".join(lines) or "nothing changed since this run was trained")
+
+
+def clean_work(options: argparse.Namespace) -> None:
+    """Remove the checkpoints of the runs that have their weights; unfinished runs keep theirs."""
+    results = Path("results", options.preset)
+    if not results.is_dir():
+        raise ValueError(f"{results}: no results of this preset here")
+    done = {work_prefix(*path.parts[-4:-1]) for path in results.glob("runs/*/*/seed*/run.json")}
+    gone = [path for path in results.glob("work/*") if path.name.rpartition("-")[0] in done]
+    for path in gone:
+        shutil.rmtree(path)
+    print(f"{results / 'work'}: {len(gone)} removed")
+
+
+def config_docs(options: argparse.Namespace) -> None:
+    """Print the documentation of every configuration key."""
+    from mist_bench.config_docs import document
+
+    print(document(settings.load(targets.SETTINGS)), end="")
+
+
+def read_spec(given: str, model: type[S]) -> S:
+    """Return the specification in JSON text, or in the file of that name."""
+    text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"--spec: {settings.explain(error, model)}") from None
+
+
+def read_config(options: argparse.Namespace) -> tuple[Config, Path]:
+    """Return the configuration that --config or --preset names, and its results folder."""
+    if options.config:
+        config = settings.validate(json.loads(options.config.read_text(encoding="utf-8")))
+    else:
+        config = settings.load(
+            targets.SETTINGS, {"preset": options.preset} if options.preset else None
+        )
+    return config, Path("results", config.preset)
+
+
+def check_code(stage: str, module: str | None, expected: str | None) -> None:
+    """Refuse to run code that was edited after the workflow had planned this job."""
+    if expected and expected != provenance.digest(stage, module):
+        raise ValueError("the code was edited after the workflow started; start the workflow again")
+
+
+def check_complete(
+    options: argparse.Namespace, results: Path, runs: list[targets.Run], name: str
+) -> None:
+    """Raise a ``ValueError`` that names the first missing run, unless --partial was given."""
+    files = [targets.run_folder(results, run) / name for run in runs]
+    missing = [path for path in files if not path.is_file()]
+    if missing and not options.partial:
+        raise ValueError(
+            f"{options.name}: {len(missing)} of {len(files)} runs are missing, first {missing[0]}; "
+            f"make them with snakemake {options.name}, or add --partial"
+        )
+
+
+def work_prefix(experiment: str, method: str, seed: str) -> str:
+    """Return how the work folders of a run begin."""
+    return f"{experiment}-{method}-{seed}"
+
+
+def work_name(spec: RunSpec, code: dict[str, str], manifest: Path) -> str:
+    """Return the checkpoint folder's name: no two configs, codes or data share one."""
+    identity = provenance.fingerprint(
+        settings.canonical(spec), code, provenance.file_digest(manifest)
+    )
+    return f"{work_prefix(spec.experiment, spec.method, f'seed{spec.seed}')}-{identity}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What images are made of, and the files they are kept in."""

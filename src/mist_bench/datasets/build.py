@@ -1,0 +1,121 @@
+"""Build one dataset: every split from its own random stream, all files or none."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import shutil
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from mist_bench.config import SPLITS, DatasetSpec
+from mist_bench.datasets.files import MANIFEST, Split, save_manifest, save_split
+
+
+def build_dataset(spec: DatasetSpec, out: Path) -> None:
+    """Write the dataset ``spec`` describes to the folder ``out``, replacing an older one.
+
+    Each split has its own child of ``SeedSequence(spec.seed)``, so that the size of one split does
+    not change another. The folder appears complete or not at all.
+
+    Args:
+        spec: module, sizes, seed and keywords.
+        out: the dataset's folder; a folder with other files in it is refused.
+
+    Raises:
+        ValueError: if ``spec`` cannot be built, or ``out`` is no dataset's folder.
+        OSError: if the disk refuses, with the folder's name.
+    """
+    out = Path(out).absolute()
+    foreign = _foreign(out)
+    if foreign:
+        raise ValueError(f"{out}: not replaced, because it holds {foreign!r}, not of a dataset")
+    partial, lock = (out.with_name(f".{out.name}.{end}") for end in ("partial", "lock"))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=0):
+            try:
+                _fresh(partial)
+                _write(spec, partial)
+                _replace(partial, out)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    except Timeout:
+        raise OSError(f"{out}: another process is building this dataset") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{out}: the dataset cannot be written: {reason}") from None
+
+
+def _write(spec: DatasetSpec, folder: Path) -> None:
+    """Write all splits and the manifest of ``spec`` to ``folder``."""
+    children = np.random.SeedSequence(spec.seed).spawn(len(SPLITS))
+    entries, source = {}, None
+    for split, child in zip(SPLITS, children, strict=True):
+        if split not in spec.sizes:
+            continue
+        content = make(spec, split, np.random.default_rng(child))
+        entries[split] = save_split(folder, split, content)
+        if source not in (None, content.source):
+            # a network that comes back would mix two sets of digits, and train with val's
+            raise ValueError(f"source changed from {source!r} to {content.source!r}: build again")
+        source = content.source
+    manifest = {
+        "name": spec.name,
+        "preset": spec.preset,
+        "spec": spec.model_dump(mode="json"),
+        "source": source,
+        "splits": entries,
+    }
+    save_manifest(folder, manifest)
+
+
+def make(spec: DatasetSpec, split: str, rng: np.random.Generator) -> Split:
+    """Return one split made by ``spec.module``, checked against what ``spec`` says of images."""
+    where = f"datasets.{spec.name}"
+    make_split = importlib.import_module(spec.module).make_split
+    try:
+        inspect.signature(make_split).bind(split, spec.sizes[split], rng, **spec.params)
+    except TypeError as error:
+        raise ValueError(f"{where}.params: {error} of {spec.module}.make_split") from None
+    try:
+        content = make_split(split, spec.sizes[split], rng, **spec.params)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    shape, labels = content.arrays["images"].shape, content.arrays["labels"]
+    if shape != (spec.sizes[split], *spec.image_size):
+        raise ValueError(f"{where}.image_size is {list(spec.image_size)}, but images are {shape}")
+    if spec.num_classes and labels.max(initial=-1) >= spec.num_classes:
+        raise ValueError(f"{where}.num_classes is {spec.num_classes}, but a label {labels.max()}")
+    return content
+
+
+def _foreign(out: Path) -> str | None:
+    """Return the name of something in ``out`` that is no part of a dataset, if there is any."""
+    known = {MANIFEST, *(f"{split}.npz" for split in SPLITS)}
+    try:
+        names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    except OSError as error:
+        raise OSError(f"{out}: cannot be read: {error.strerror}") from None
+    return next((name for name in names if name not in known and name[0] != "."), None)
+
+
+def _fresh(folder: Path) -> None:
+    """Make ``folder`` empty; what a killed build left in it goes away."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def _replace(new: Path, out: Path) -> None:
+    """Put ``new`` in the place of ``out``."""
+    old = out.with_name(f".{out.name}.old")
+    if old.exists():
+        shutil.rmtree(old)
+    if out.exists():
+        out.rename(old)
+    new.rename(out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,198 @@
+"""Detection and classification metrics of a test set, official and corrected.
+
+Every fraction of ground truth is recall-style, as in the official code: its denominator is the
+number of instances N of the whole test set. Surplus detections would raise such a fraction for
+free, so an image with L instances is judged by its L best-scored detections ("test with
+ground-truth K", Sec. 5.3); with K = L, as on MNIST-hard, this changes nothing. Precision,
+``*_precision``, ``*_f1`` and the diagnostics use all detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mist_bench.evaluation.matching import (
+    IOU_THRESHOLD,
+    Scene,
+    greedy_matching,
+    match_boxes,
+    match_labeled_boxes,
+    match_labeled_centers,
+)
+
+Scenes = Sequence[Scene]
+
+
+def num_instances(scenes: Scenes) -> int:
+    """Return N, the number of ground-truth instances.
+
+    Raises:
+        ValueError: if there is none, because no fraction of them is defined.
+    """
+    count = sum(len(scene.true_boxes) for scene in scenes)
+    if count == 0:
+        raise ValueError("no ground-truth instance in any image: the metrics are undefined")
+    return count
+
+
+def iou50_official(scenes: Scenes) -> float:
+    """Return the fraction of ground truths some detection overlaps with IoU > 0.5.
+
+    Not one-to-one: a detection may serve two ground truths (official code
+    ``utils/torch_utils.py:56``).
+    """
+    hits = sum(int((s.iou > IOU_THRESHOLD).any(0).sum()) for s in scenes)
+    return hits / num_instances(scenes)
+
+
+def iou50(scenes: Scenes) -> float:
+    """Return the fraction of ground truths matched one-to-one with IoU >= 0.5 (Table 2)."""
+    return sum(len(match_boxes(s)[0]) for s in scenes) / num_instances(scenes)
+
+
+def _missing_labels(scenes: Scenes, num_classes: int) -> NDArray:
+    """Return (C,) how many instances of each class lack a detection of that class."""
+    missing = np.zeros(num_classes, np.int64)
+    for scene in scenes:
+        true = np.bincount(scene.true_labels, minlength=num_classes)
+        found = np.bincount(scene.labels, minlength=num_classes)
+        missing += np.maximum(true - found, 0)
+    return missing
+
+
+def classification_official(scenes: Scenes, num_classes: int) -> float:
+    """Return ``classification`` as officially computed: errors on class 0 are not counted.
+
+    Class 0 is the digit 0 on MNIST, not a background (official code
+    ``utils/torch_utils.py:127-129``); its instances stay in the denominator.
+    """
+    instances = num_instances(scenes)
+    return (instances - int(_missing_labels(scenes, num_classes)[1:].sum())) / instances
+
+
+def classification(scenes: Scenes, num_classes: int) -> float:
+    """Return the fraction of instances whose class was detected often enough, wherever (Table 2).
+
+    1 - sum_c max(n_true,c - n_detected,c, 0) / N, per image and over all classes.
+    """
+    instances = num_instances(scenes)
+    return (instances - int(_missing_labels(scenes, num_classes).sum())) / instances
+
+
+def both_official(scenes: Scenes) -> float:
+    """Return the fraction found by the official greedy matching: IoU >= 0.5 and equal label.
+
+    Official code ``utils/torch_utils.py:82-93``; it prints an F1, equal to this where K = L.
+    """
+    hits = sum(len(greedy_matching((s.iou >= IOU_THRESHOLD) & s.same_label, s.iou)) for s in scenes)
+    return hits / num_instances(scenes)
+
+
+def both(scenes: Scenes) -> float:
+    """Return the fraction matched one-to-one with IoU >= 0.5 and equal label (Table 2)."""
+    return sum(len(match_labeled_boxes(s)[0]) for s in scenes) / num_instances(scenes)
+
+
+def precision_recall_f1(hits: int, detections: int, instances: int) -> tuple[float, float, float]:
+    """Return precision, recall and F1; a ratio without a denominator is 0."""
+    precision = hits / detections if detections else 0.0
+    recall = hits / instances if instances else 0.0
+    f1 = 2 * hits / (detections + instances) if hits else 0.0
+    return precision, recall, f1
+
+
+def without_background(scene: Scene, background: int | None) -> Scene:
+    """Return the scene without the detections and ground truths of the class ``background``."""
+    if background is None:
+        return scene
+    kept, true = scene.labels != background, scene.true_labels != background
+    return Scene(
+        scene.boxes[kept],
+        scene.scores[kept],
+        scene.labels[kept],
+        scene.true_boxes[true],
+        scene.true_labels[true],
+    )
+
+
+def center_scores(
+    scenes: Scenes, *, official: bool = False, background: int | None = None
+) -> tuple[float, float, float]:
+    """Return precision, recall and F1 of Table 4: center inside the true box, equal label.
+
+    Args:
+        scenes: the test set.
+        official: match greedily by the smallest normalized distance (official code
+            ``utils/torch_utils.py:64-110``) instead of one-to-one with the most pairs.
+        background: class that means "no object" and is left out; ``None`` where every class is
+            an object.
+    """
+    scenes = [without_background(scene, background) for scene in scenes]
+    match: Callable[[Scene], int] = _greedy_center_hits if official else _center_hits
+    return precision_recall_f1(
+        sum(match(s) for s in scenes),
+        sum(len(s.boxes) for s in scenes),
+        sum(len(s.true_boxes) for s in scenes),
+    )
+
+
+def _center_hits(scene: Scene) -> int:
+    return len(match_labeled_centers(scene)[0])
+
+
+def _greedy_center_hits(scene: Scene) -> int:
+    distance = scene.center_distance
+    return len(greedy_matching((distance <= 1) & scene.same_label, -distance))
+
+
+def location_metrics(scenes: Scenes) -> dict[str, float | None]:
+    """Return every metric that needs no labels, by name (``iou50``, diagnostics).
+
+    Diagnostics (not in the paper): ``center_error`` is the mean distance in pixels between the
+    centers of the pairs that ``iou50`` matches, ``None`` without a pair; ``duplicate_rate`` the
+    fraction of detections that overlap a ground truth with IoU >= 0.5 but are left over by a
+    one-to-one matching; ``miss_rate`` the fraction of ground truths whose box contains no
+    detection's center; ``detections_per_instance`` the ratio of their numbers.
+    """
+    errors, surplus, misses, detections = [], 0, 0, 0
+    for scene in scenes:
+        rows, columns = match_boxes(scene)
+        offset = scene.boxes[rows, :2] - scene.true_boxes[columns, :2]
+        errors.append(np.hypot(offset[:, 0], offset[:, 1]))
+        surplus += int((scene.iou >= IOU_THRESHOLD).any(1).sum()) - len(rows)
+        misses += int((scene.center_distance > 1).all(0).sum())
+        detections += len(scene.boxes)
+    instances, distances = num_instances(scenes), np.concatenate(errors)
+    ranked = [s.best(len(s.true_boxes)) for s in scenes]
+    return {
+        "iou50": iou50(ranked),
+        "iou50_official": iou50_official(ranked),
+        "center_error": float(distances.mean()) if len(distances) else None,
+        "duplicate_rate": surplus / detections if detections else 0.0,
+        "miss_rate": misses / instances,
+        "detections_per_instance": detections / instances,
+    }
+
+
+def label_metrics(scenes: Scenes, num_classes: int) -> dict[str, float]:
+    """Return every metric that needs labels, by name."""
+    ranked = [s.best(len(s.true_boxes)) for s in scenes]
+    hits = sum(len(match_labeled_boxes(s)[0]) for s in scenes)
+    both_precision, _, both_f1 = precision_recall_f1(
+        hits, sum(len(s.boxes) for s in scenes), num_instances(scenes)
+    )
+    names = ("precision", "recall", "f1")
+    official = center_scores(scenes, official=True)
+    return {
+        "classification": classification(ranked, num_classes),
+        "classification_official": classification_official(ranked, num_classes),
+        "both": both(ranked),
+        "both_official": both_official(ranked),
+        "both_precision": both_precision,
+        "both_f1": both_f1,
+        **dict(zip(names, center_scores(scenes), strict=True)),
+        **dict(zip([f"{n}_official" for n in names], official, strict=True)),
+    }

@@ -1,0 +1,154 @@
+"""From stored predictions to metrics.json, without torch.
+
+N images, Kmax detections at most in one, Lmax instances at most in one, C channels or classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mist_bench.config import RunSpec
+from mist_bench.datasets.files import load_split
+from mist_bench.evaluation.coco import ap50
+from mist_bench.evaluation.detection import label_metrics, location_metrics, num_instances
+from mist_bench.evaluation.matching import Scene
+from mist_bench.evaluation.reconstruction import rmse_metrics
+from mist_bench.types import TaskSpec
+
+Arrays = Mapping[str, NDArray]
+
+
+def evaluate(spec: RunSpec, data: Path, predictions: Path, out: Path) -> dict[str, Any]:
+    """Write the metrics of one run's stored predictions to ``out`` and return them.
+
+    Args:
+        spec: the run.
+        data: folder of the dataset; its test split is used.
+        predictions: predictions.npz of the run.
+        out: the metrics.json to write; it appears whole or not at all.
+
+    Returns:
+        What was written: the run's names, ``status``, ``images``, ``instances`` and ``metrics``.
+
+    Raises:
+        ValueError: in one line, if the predictions do not fit the test split.
+    """
+    truth = load_split(data, "test")
+    with np.load(predictions, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    try:
+        metrics = compute(spec.task, truth, arrays)
+    except ValueError as error:
+        raise ValueError(f"{predictions}: {error}") from None
+    result = {
+        "preset": spec.preset,
+        "experiment": spec.experiment,
+        "method": spec.method,
+        "seed": spec.seed,
+        "status": "ok",
+        "images": len(truth["images"]),
+        "instances": int(truth["counts"].sum()),
+        "metrics": metrics,
+    }
+    text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    temporary = out.with_name(f".{out.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(out)
+    return result
+
+
+def compute(task: TaskSpec, truth: Arrays, predictions: Arrays) -> dict[str, float | None]:
+    """Return every metric of ``task`` by name.
+
+    Args:
+        task: the kind of task and the number of classes.
+        truth: ``images``, ``counts``, ``labels``, ``boxes`` of the test split.
+        predictions: ``counts``, ``boxes``, ``scores``, ``labels``, and ``reconstructions`` where
+            the task is reconstruction.
+
+    Raises:
+        ValueError: for arrays of the wrong shape or with impossible values.
+    """
+    scenes = make_scenes(task, truth, predictions)
+    metrics: dict[str, float | None] = {}
+    if task.kind == "reconstruction":
+        if "reconstructions" not in predictions:
+            raise ValueError("array 'reconstructions' is missing")
+        check_finite("reconstructions", predictions["reconstructions"])
+        metrics |= rmse_metrics(truth["images"], predictions["reconstructions"])
+    if task.kind == "classification" or truth["counts"].sum() > 0:
+        num_instances(scenes)
+        metrics |= location_metrics(scenes)
+        metrics["ap50_agnostic"] = ap50(scenes, class_aware=False)
+    if task.kind == "classification":
+        metrics |= label_metrics(scenes, task.num_classes)
+        metrics["ap50"] = ap50(scenes, class_aware=True)
+    return metrics
+
+
+def make_scenes(task: TaskSpec, truth: Arrays, predictions: Arrays) -> list[Scene]:
+    """Return one scene per image from the padded arrays, after checking them."""
+    check_shapes(len(truth["images"]), predictions)
+    check_values(task, predictions)
+    scenes = []
+    for i, (found, instances) in enumerate(
+        zip(predictions["counts"], truth["counts"], strict=True)
+    ):
+        scenes.append(
+            Scene(
+                predictions["boxes"][i, :found].astype(np.float64),
+                predictions["scores"][i, :found],
+                predictions["labels"][i, :found],
+                truth["boxes"][i, :instances].astype(np.float64),
+                truth["labels"][i, :instances],
+            )
+        )
+    return scenes
+
+
+def check_shapes(images: int, predictions: Arrays) -> None:
+    """Raise a ``ValueError`` for missing arrays, or shapes that do not fit ``images`` images."""
+    for name in ("counts", "boxes", "scores", "labels"):
+        if name not in predictions:
+            raise ValueError(f"array {name!r} is missing")
+    counts, scores = predictions["counts"], predictions["scores"]
+    if counts.shape != (images,):
+        raise ValueError(f"counts must be ({images},), one per test image, got {counts.shape}")
+    if scores.ndim != 2 or len(scores) != images:
+        raise ValueError(f"scores must be ({images}, Kmax), got {scores.shape}")
+    most = scores.shape[1]
+    for name, shape in (("boxes", (images, most, 4)), ("labels", (images, most))):
+        if predictions[name].shape != shape:
+            raise ValueError(f"{name} must be {shape}, got {predictions[name].shape}")
+
+
+def check_values(task: TaskSpec, predictions: Arrays) -> None:
+    """Raise a ``ValueError`` for values that no method of this task can mean."""
+    counts, scores = predictions["counts"], predictions["scores"]
+    most = scores.shape[1]
+    if len(counts) and not (counts.min() >= 0 and counts.max() <= most):
+        raise ValueError(f"counts must be in 0..{most}, got {counts.min()}..{counts.max()}")
+    used = np.arange(most) < counts[:, None]  # (N, Kmax)
+    check_finite("boxes", predictions["boxes"][used])
+    check_finite("scores", scores[used])
+    if (predictions["boxes"][used][:, 2:] < 0).any():
+        raise ValueError("boxes must have sizes >= 0")
+    labels = predictions["labels"][used]
+    if task.kind == "classification" and len(labels):
+        lowest, highest = labels.min(), labels.max()
+        if lowest < 0 or highest >= task.num_classes:
+            raise ValueError(f"labels must be in 0..{task.num_classes - 1}: {lowest}..{highest}")
+
+
+def check_finite(name: str, values: NDArray) -> None:
+    """Raise a ``ValueError`` if any of ``values`` is not a finite number."""
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise ValueError(f"{name} must be finite, {bad} of {values.size} values are not")

@@ -1,0 +1,232 @@
+"""MIST: top-K patch selection trained by lifting (Sec. 3, Algorithm 1).
+
+Shapes: B images, K keypoints, L instances, C channels or classes, H W image, h w heatmap.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mist_bench.models.detector import Detector, Mirror, build_detector
+from mist_bench.models.heads import (
+    BoxClassifier,
+    build_classifier,
+    classification_loss,
+    label_histogram,
+)
+from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
+
+Order = Literal["x_tau_eta", "tau_x_eta", "joint"]
+
+
+class Mist(nn.Module):
+    """MIST for multiple-instance classification; see ``build`` for the arguments."""
+
+    supervision: ClassVar[Supervision] = "labels"
+
+    def __init__(
+        self,
+        detector: Detector,
+        classifier: BoxClassifier,
+        *,
+        task: TaskSpec,
+        keypoints: "KeypointStep",
+        order: Order,
+        sample_weight: float,
+        mirror: bool,
+        optimizers: dict[str, torch.optim.Optimizer],
+    ):
+        super().__init__()
+        self.detector, self.classifier = detector, classifier
+        self.task, self.keypoints, self.order = task, keypoints, order
+        self.sample_weight, self.mirror = sample_weight, mirror
+        self.optimizers = optimizers
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """Make the three updates of Algorithm 1 on one batch and return their losses."""
+        images = batch.images
+        labels = label_histogram(batch.labels, self.task.num_classes)  # (B, C)
+        mirror = Mirror(images) if self.mirror else None
+
+        # {x_k} = E_K(H(I))
+        heatmap, offsets = self.detector(mirror.images(images) if mirror else images)
+        start, _ = self.detector.extract(heatmap, offsets, self.task.num_instances)
+        start = mirror.boxes(start) if mirror else start
+
+        # tau and {x_k} <- step on L_task + lambda ||{x_k} - E_K(H(I))||^2 (Eq. 6)
+        if self.order == "joint":
+            task_loss, grad = self.update_task(images, start, labels)
+            moved = self.keypoints.move(start, start, grad)
+        elif self.order == "tau_x_eta":
+            task_loss, _ = self.update_task(images, start, labels)
+            moved = self.update_keypoints(images, start, labels)
+        else:
+            moved = self.update_keypoints(images, start, labels)
+            task_loss, _ = self.update_task(images, moved, labels)
+
+        # eta <- step on ||G({x_k}) - H(I)||^2 (Eq. 7), images that are explained weighing more
+        target = mirror.boxes(moved) if mirror else moved
+        heatmap_loss = self.detector.loss(heatmap, offsets, target)
+        weight = torch.exp(-self.sample_weight * task_loss)
+        self.optimizers["detector"].zero_grad()
+        (weight * heatmap_loss).mean().backward()
+        self.optimizers["detector"].step()
+
+        shift = (moved - start)[..., :2].norm(dim=-1).mean()
+        scalars = torch.stack([task_loss.mean(), heatmap_loss.detach().mean(), shift]).tolist()
+        return dict(zip(("loss", "heatmap_loss", "keypoint_shift"), scalars, strict=True))
+
+    def update_task(self, images: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Step tau on the task loss at fixed boxes.
+
+        Returns:
+            The loss of each image (B,) before the step, and its gradient by its boxes (B, K, 4).
+        """
+        boxes = boxes.clone().requires_grad_()
+        loss = classification_loss(self.classifier(images, boxes), labels)
+        self.optimizers["task"].zero_grad()
+        loss.mean().backward()
+        self.optimizers["task"].step()
+        return loss.detach(), boxes.grad * len(images)
+
+    def update_keypoints(self, images: Tensor, start: Tensor, labels: Tensor) -> Tensor:
+        """Step {x_k} on the task loss at fixed tau and return the moved boxes (B, K, 4)."""
+        moved = start
+        for _ in range(self.keypoints.steps):
+            boxes = moved.clone().requires_grad_()
+            loss = classification_loss(self.classifier(images, boxes), labels)
+            (grad,) = torch.autograd.grad(loss.sum(), boxes)
+            moved = self.keypoints.move(moved, start, grad)
+        return moved
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> list[Prediction]:
+        """Return K classified boxes per image, ranked by their heatmap score."""
+        heatmap, offsets = self.detector(images)
+        boxes, scores = self.detector.extract(heatmap, offsets, self.task.num_instances)
+        return classified(boxes, scores, self.classifier(images, boxes))
+
+
+class KeypointStep:
+    """Gradient descent on box centers: plain steps per image, each no longer than ``clip``.
+
+    Args:
+        lr: pixels per unit gradient of one image's loss. The official code's 1e4 acts on a batch
+            mean of 32, which is 312.5 here.
+        clip: longest step, px (not in the paper).
+        steps: steps in a row.
+        penalty: lambda of Eq. 6; the official code has none.
+    """
+
+    def __init__(self, lr: float, clip: float, steps: int, penalty: float):
+        self.lr, self.clip, self.steps, self.penalty = lr, clip, steps, penalty
+
+    def move(self, boxes: Tensor, start: Tensor, grad: Tensor) -> Tensor:
+        """Return boxes after one step down ``grad``; sizes stay. All are (B, K, 4)."""
+        grad = grad[..., :2] + 2 * self.penalty * (boxes - start)[..., :2]
+        step = self.lr * grad
+        length = step.norm(dim=-1, keepdim=True)
+        step = step * (self.clip / length.clamp(min=self.clip))
+        return torch.cat([boxes[..., :2] - step, boxes[..., 2:]], dim=-1)
+
+
+def classified(boxes: Tensor, scores: Tensor, probs: Tensor) -> list[Prediction]:
+    """Return a batch's (B, K, 4) boxes, (B, K) scores and (B, K, C) probs as predictions."""
+    return [Prediction(b, s, p.argmax(-1), p) for b, s, p in zip(boxes, scores, probs, strict=True)]
+
+
+def adam(module: nn.Module, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """Return Adam over the weights of ``module``."""
+    return torch.optim.Adam(module.parameters(), lr=lr, betas=tuple(betas))
+
+
+def build(
+    task: TaskSpec,
+    *,
+    detector_channels: int,
+    detector_blocks: int,
+    heatmap_stride: int,
+    softmax_kernel: int,
+    softmax_strength: float,
+    nms_kernel: int,
+    target_sigma: float,
+    offset_weight: float,
+    classifier_channels: int,
+    patch_size: int,
+    window: float,
+    keypoint_lr: float,
+    keypoint_clip: float,
+    keypoint_steps: int,
+    keypoint_penalty: float,
+    order: Order,
+    sample_weight: float,
+    mirror: bool,
+    lr_detector: float,
+    lr_task: float,
+    betas: tuple[float, float],
+) -> Mist:
+    """Return MIST for ``task``.
+
+    Args:
+        task: classification; K is the number of patches in training and at test.
+        detector_channels: channels of the heatmap network.
+        detector_blocks: residual blocks of the heatmap network.
+        heatmap_stride: pixels per heatmap cell, 2 or 4.
+        softmax_kernel: side of the local spatial softmax's window, cells; 0 for none.
+        softmax_strength: factor on the response before the local spatial softmax.
+        nms_kernel: side of the non-maximum suppression's window, cells.
+        target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
+        offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
+        classifier_channels: channels of the classifier's first layer; later ones have 2 and 4
+            times as many.
+        patch_size: samples per side of a patch.
+        window: standard deviation of a Gaussian over the patch, in half sides; 0 for none.
+        keypoint_lr: pixels per unit gradient of an image's loss.
+        keypoint_clip: longest keypoint step, px.
+        keypoint_steps: keypoint steps per batch; 1 where order is joint.
+        keypoint_penalty: lambda of Eq. 6.
+        order: x_tau_eta (official code), tau_x_eta (Algorithm 1) or joint (tau and the keypoints
+            from one pass).
+        sample_weight: a in the weight exp(-a * task loss) of an image's heatmap loss; 0 for none.
+        mirror: whether the detector sees randomly reflected images in training.
+        lr_detector: Adam's learning rate for eta.
+        lr_task: Adam's learning rate for tau.
+        betas: Adam's decay rates, both networks.
+
+    Raises:
+        ValueError: for another order, or several keypoint steps in the joint one.
+    """
+    if order not in ("x_tau_eta", "tau_x_eta", "joint"):
+        raise ValueError(f"order must be x_tau_eta, tau_x_eta or joint, got {order!r}")
+    if order == "joint" and keypoint_steps != 1:
+        raise ValueError(f"the joint order makes 1 keypoint step, got {keypoint_steps}")
+    channels = task.image_size[0]
+    detector = build_detector(
+        channels,
+        task.box_size,
+        channels=detector_channels,
+        blocks=detector_blocks,
+        stride=heatmap_stride,
+        softmax_kernel=softmax_kernel,
+        softmax_strength=softmax_strength,
+        nms_kernel=nms_kernel,
+        target_sigma=target_sigma,
+        offset_weight=offset_weight,
+    )
+    classifier = build_classifier(
+        channels, task.num_classes, classifier_channels, patch_size, window
+    )
+    return Mist(
+        detector,
+        classifier,
+        task=task,
+        keypoints=KeypointStep(keypoint_lr, keypoint_clip, keypoint_steps, keypoint_penalty),
+        order=order,
+        sample_weight=sample_weight,
+        mirror=mirror,
+        optimizers={
+            "detector": adam(detector, lr_detector, betas),
+            "task": adam(classifier, lr_task, betas),
+        },
+    )

@@ -1,0 +1,1 @@
+"""Networks and operators that methods are built from."""

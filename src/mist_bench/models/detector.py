@@ -1,0 +1,160 @@
+"""The detector around a heatmap network: H_eta, E_K and the loss against G (Sec. 3 and 4.1).
+
+Shapes: B images, K keypoints, C channels, H W image, h w heatmap. Keypoints are in heatmap cells,
+boxes in pixels; only this module converts between them.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mist_bench.models.heatmap import CompactHeatmap
+from mist_bench.models.selection import (
+    gaussian_heatmap,
+    local_spatial_softmax,
+    nearest_cells,
+    point_heatmap,
+    to_keypoints,
+    top_k,
+)
+
+
+class Detector(nn.Module):
+    """H_eta with its sharpening, E_K and G.
+
+    Args:
+        network: maps images to (B, 3, h, w): response, x- and y-offset in cells (Appendix A).
+        box_size: side of every box, px.
+        softmax_kernel: side of the local spatial softmax's window in cells; 0 for none.
+        softmax_strength: factor on the response before that softmax.
+        nms_kernel: side of the non-maximum suppression's window in cells.
+        target_sigma: standard deviation of the Gaussians of G in cells; 0 for single points.
+        offset_weight: weight of the offsets' Huber loss (Eq. 11); 0 for no offsets.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        box_size: float,
+        softmax_kernel: int,
+        softmax_strength: float,
+        nms_kernel: int,
+        target_sigma: float,
+        offset_weight: float,
+    ):
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.box_size = box_size
+        self.softmax_kernel, self.softmax_strength = softmax_kernel, softmax_strength
+        self.nms_kernel, self.target_sigma = nms_kernel, target_sigma
+        self.offset_weight = offset_weight
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return H(I): the (B, h, w) heatmap and the (B, 2, h, w) offsets in cells."""
+        raw = self.network(images)
+        response, offsets = raw[:, 0], raw[:, 1:3]
+        if self.softmax_kernel > 0:
+            response = local_spatial_softmax(response, self.softmax_kernel, self.softmax_strength)
+        return response, offsets if self.offset_weight > 0 else torch.zeros_like(offsets)
+
+    @torch.no_grad()
+    def extract(self, heatmap: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Return E_K(H(I)): ``count`` boxes (B, K, 4) and their scores (B, K), best first."""
+        index, scores = top_k(heatmap, count, self.nms_kernel)
+        keypoints = to_keypoints(index, heatmap.shape[-1]) + gather_cells(offsets, index)
+        return self.to_boxes(keypoints), scores
+
+    def loss(self, heatmap: Tensor, offsets: Tensor, boxes: Tensor) -> Tensor:
+        """Return ||G({x_k}) - H(I)||^2 per image (Eq. 7), plus Eq. 11 for the offsets.
+
+        Args:
+            heatmap: (B, h, w).
+            offsets: (B, 2, h, w) in cells.
+            boxes: (B, K, 4) cxcywh in pixels, without gradient.
+
+        Returns:
+            (B,) mean over cells.
+        """
+        size = (heatmap.shape[-2], heatmap.shape[-1])
+        keypoints = self.to_cells(boxes)
+        if self.target_sigma > 0:
+            target = gaussian_heatmap(keypoints, size, self.target_sigma)
+        else:
+            target = point_heatmap(keypoints, size)
+        loss = (heatmap - target).square().flatten(1).mean(1)
+        if self.offset_weight == 0:
+            return loss
+        index = nearest_cells(keypoints, size)
+        wanted = keypoints - to_keypoints(index, size[1])
+        found = gather_cells(offsets, index)
+        huber = F.smooth_l1_loss(found, wanted, reduction="none").flatten(1).mean(1)
+        return loss + self.offset_weight * huber
+
+    def to_boxes(self, keypoints: Tensor) -> Tensor:
+        """Return (B, K, 2) xy cells as (B, K, 4) cxcywh boxes in pixels."""
+        s = self.network.stride
+        centers = keypoints * s + (s - 1) / 2
+        return torch.cat([centers, torch.full_like(centers, self.box_size)], dim=-1)
+
+    def to_cells(self, boxes: Tensor) -> Tensor:
+        """Return the centers of (B, K, 4) boxes in pixels as (B, K, 2) xy cells."""
+        s = self.network.stride
+        return (boxes[..., :2] - (s - 1) / 2) / s
+
+
+class Mirror:
+    """Random reflections of a batch: what the detector sees during training.
+
+    Without them the detector can settle at a constant offset from the objects, to which the
+    classifier then adapts; a reflected image turns that offset around. Not in the paper for MNIST
+    (Sec. 5.2 flips natural images); the classifier always sees the image as it is.
+    """
+
+    def __init__(self, images: Tensor):
+        self.x, self.y = torch.rand(2, len(images)).to(images.device) < 0.5  # (B,) each
+        self.height, self.width = images.shape[-2:]
+
+    def images(self, images: Tensor) -> Tensor:
+        """Return (B, C, H, W) images, each reflected in its own way."""
+        images = torch.where(self.x[:, None, None, None], images.flip(-1), images)
+        return torch.where(self.y[:, None, None, None], images.flip(-2), images)
+
+    def boxes(self, boxes: Tensor) -> Tensor:
+        """Return (B, K, 4) boxes of the images as boxes of their reflections, and back."""
+        x, y = boxes[..., 0], boxes[..., 1]
+        x = torch.where(self.x[:, None], self.width - 1 - x, x)
+        y = torch.where(self.y[:, None], self.height - 1 - y, y)
+        return torch.stack([x, y, boxes[..., 2], boxes[..., 3]], dim=-1)
+
+
+def gather_cells(maps: Tensor, index: Tensor) -> Tensor:
+    """Return the (B, K, C) values of (B, C, h, w) maps at flat cells (B, K)."""
+    wanted = index[:, None].expand(-1, maps.shape[1], -1)
+    return maps.flatten(2).gather(2, wanted).transpose(1, 2)
+
+
+def build_detector(
+    in_channels: int,
+    box_size: float,
+    *,
+    channels: int,
+    blocks: int,
+    stride: int,
+    softmax_kernel: int,
+    softmax_strength: float,
+    nms_kernel: int,
+    target_sigma: float,
+    offset_weight: float,
+) -> Detector:
+    """Return the detector that MIST and the supervised bound share."""
+    network = CompactHeatmap(in_channels, channels, blocks, stride, outputs=3)
+    return Detector(
+        network,
+        box_size=box_size,
+        softmax_kernel=softmax_kernel,
+        softmax_strength=softmax_strength,
+        nms_kernel=nms_kernel,
+        target_sigma=target_sigma,
+        offset_weight=offset_weight,
+    )

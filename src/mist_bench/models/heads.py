@@ -1,0 +1,82 @@
+"""Task networks T_tau: what is done with a patch (Sec. 4.2, Appendix C.1), and their loss.
+
+Shapes: B images, K patches, N patches in all, C channels or classes, p patch side.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mist_bench.models.heatmap import conv_norm
+from mist_bench.models.sampler import sample_patches
+
+
+class CompactClassifier(nn.Module):
+    """A small convolutional classifier for CPUs (deviation: the paper's has 2.1 M parameters).
+
+    Ends in an average over the patch, so that it does not care where in the patch an object is:
+    a position-aware one learns cut digits faster than the keypoints move.
+    """
+
+    def __init__(self, in_channels: int, channels: int, num_classes: int):
+        super().__init__()
+        c = channels
+        layers = [(in_channels, c, 1), (c, 2 * c, 2), (2 * c, 2 * c, 1), (2 * c, 4 * c, 2)]
+        layers.append((4 * c, 4 * c, 1))
+        blocks = [nn.Sequential(conv_norm(i, o, 3, stride), nn.ReLU()) for i, o, stride in layers]
+        self.features = nn.Sequential(*blocks)
+        self.logits = nn.Linear(4 * c, num_classes)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return (N, num_classes) logits of (N, C, p, p) patches."""
+        return self.logits(self.features(patches).mean((-2, -1)))
+
+
+class BoxClassifier(nn.Module):
+    """T(S(I, {x_k})): class probabilities of the patches under boxes (Sec. 4.2).
+
+    Args:
+        network: maps (N, C, p, p) patches to (N, classes) logits.
+        patch_size: p, samples per side of a box.
+        window: standard deviation of a Gaussian that patches are multiplied with, as a fraction
+            of half their side; 0 for none. Not in the paper: it makes a centered object the
+            easiest to classify, so that keypoints are drawn to centers.
+    """
+
+    def __init__(self, network: nn.Module, patch_size: int, window: float):
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.patch_size = patch_size
+        axis = torch.linspace(-1, 1, patch_size)
+        weight = torch.exp(-(axis**2) / (2 * window**2)) if window > 0 else torch.ones(patch_size)
+        self.register_buffer("window", weight[:, None] * weight, persistent=False)
+
+    def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
+        """Return (B, K, C) probabilities of the patches of (B, C, H, W) under (B, K, 4) boxes."""
+        patches = sample_patches(images, boxes, self.patch_size) * self.window  # (B, K, C, p, p)
+        flat = patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return self.network(flat).softmax(-1).view(*boxes.shape[:2], -1)
+
+
+def label_histogram(labels: list[Tensor], num_classes: int) -> Tensor:
+    """Return (B, C) mean one-hot labels of each image, all that Eq. 9 is told; 0 for no label."""
+    counts = [torch.bincount(one, minlength=num_classes) / max(len(one), 1) for one in labels]
+    return torch.stack(counts)
+
+
+def classification_loss(probs: Tensor, histogram: Tensor) -> Tensor:
+    """Return (B,) half the squared distance of mean probabilities and mean labels (Eq. 9).
+
+    The factor 1/2 is the official code's.
+
+    Args:
+        probs: (B, K, C).
+        histogram: (B, C), summing to 1.
+    """
+    return 0.5 * (histogram - probs.mean(1)).square().sum(-1)
+
+
+def build_classifier(
+    in_channels: int, num_classes: int, channels: int, patch_size: int, window: float
+) -> BoxClassifier:
+    """Return the classifier that MIST and its competitors share."""
+    return BoxClassifier(CompactClassifier(in_channels, channels, num_classes), patch_size, window)

@@ -1,0 +1,55 @@
+"""Heatmap networks H_eta (Appendix A).
+
+Shapes: B images, C channels, H W image, h w heatmap. A network returns (B, channels, h, w) with
+h = H / stride: channel 0 is the response, channels 1 and 2 the x- and y-offset in cells where
+there are any. Cell j of a map of stride s has its center at pixel s * j + (s - 1) / 2.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CompactHeatmap(nn.Module):
+    """A small network of stride 2 or 4 for CPUs (deviation: the paper's works at stride 1).
+
+    Its receptive field stays near one digit: with a larger one the detector can settle at a
+    constant offset from the objects. Batch norm instead of the official group norm, which mixes
+    the whole map into every response.
+    """
+
+    def __init__(self, in_channels: int, channels: int, blocks: int, stride: int, outputs: int):
+        super().__init__()
+        if stride not in (2, 4):
+            raise ValueError(f"the compact heatmap network has stride 2 or 4, got {stride}")
+        half = channels // 2
+        stem = [conv_norm(in_channels, half, 5, 2), nn.ReLU()]
+        stem += [conv_norm(half, channels, 3, stride // 2), nn.ReLU()]
+        self.stride = stride
+        self.stem = nn.Sequential(*stem)
+        self.blocks = nn.Sequential(*[PreservingBlock(channels) for _ in range(blocks)])
+        self.head = nn.Conv2d(channels, outputs, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the raw (B, outputs, h, w) map of (B, C, H, W) images."""
+        return self.head(self.blocks(self.stem(images)))
+
+
+class PreservingBlock(nn.Module):
+    """A residual block of one 3x3 and one 1x1 convolution: depth without receptive field."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.spatial = conv_norm(channels, channels, 3, 1)
+        self.pointwise = conv_norm(channels, channels, 1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features of the same shape (B, C, h, w)."""
+        return F.relu(features + self.pointwise(F.relu(self.spatial(features))))
+
+
+def conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
+    """Return a convolution that keeps the size up to its stride, and batch norm."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+    )

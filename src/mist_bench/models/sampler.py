@@ -1,0 +1,79 @@
+"""S and its generalized inverse: patches out of an image and back into it (Sec. 4.1, 4.2).
+
+Boxes are axis-aligned, so bilinear sampling separates: each axis is one product with a matrix of
+hat weights ``max(0, 1 - |t - i|)``. Equal to ``grid_sample(align_corners=True)`` with zero
+padding, values and gradients, and deterministic on CUDA, where ``grid_sample`` is not.
+
+Shapes: B images, K boxes, C channels, H W image, p patch.
+"""
+
+import torch
+from torch import Tensor
+
+
+def sampling_axis(center: Tensor, extent: Tensor, size: int) -> Tensor:
+    """Return where boxes sample one axis; the outer samples lie on the box edge (official code).
+
+    Args:
+        center: (B, K) box centers on this axis, in pixels.
+        extent: (B, K) box sides on this axis, in pixels.
+        size: p, samples per box; at least 2.
+
+    Returns:
+        (B, K, p) coordinates in pixels; a pixel's center is an integer.
+    """
+    steps = torch.linspace(-0.5, 0.5, size, dtype=center.dtype, device=center.device)
+    return center[..., None] + extent[..., None] * steps
+
+
+def hat_weights(coordinates: Tensor, length: int) -> Tensor:
+    """Return the bilinear weight of every pixel of an axis in every sample.
+
+    Args:
+        coordinates: (..., p) in pixels.
+        length: pixels on the axis.
+
+    Returns:
+        (..., p, length); rows sum to 1 inside the image and fade to 0 within a pixel outside.
+    """
+    pixels = torch.arange(length, dtype=coordinates.dtype, device=coordinates.device)
+    return (1 - (coordinates[..., None] - pixels).abs()).clamp(min=0)
+
+
+def box_weights(boxes: Tensor, image_size: tuple[int, int], size: int) -> tuple[Tensor, Tensor]:
+    """Return the (B, K, p, H) and (B, K, p, W) hat weights of ``boxes``.
+
+    Args:
+        boxes: (B, K, 4) cxcywh, in pixels.
+        image_size: (H, W).
+        size: p, samples per side.
+
+    Raises:
+        ValueError: if ``boxes`` is not (B, K, 4) or ``size`` is below 2.
+    """
+    if boxes.dim() != 3 or boxes.shape[-1] != 4:
+        raise ValueError(f"boxes must be (B, K, 4), got {tuple(boxes.shape)}")
+    if size < 2:
+        raise ValueError(f"a patch needs at least 2 samples a side, got {size}")
+    x, y, width, height = boxes.unbind(-1)
+    rows = hat_weights(sampling_axis(y, height, size), image_size[0])
+    return rows, hat_weights(sampling_axis(x, width, size), image_size[1])
+
+
+def sample_patches(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Return the patches under ``boxes``: S(I, {x_k}) of Sec. 4.1, zero outside the image.
+
+    Args:
+        images: (B, C, H, W).
+        boxes: (B, K, 4) cxcywh, in pixels; differentiable.
+        size: p, samples per side; the outer ones lie on the box edge.
+
+    Returns:
+        (B, K, C, p, p).
+    """
+    B, C, H, W = images.shape
+    K = boxes.shape[1]
+    rows, columns = box_weights(boxes, (H, W), size)
+    bands = rows.reshape(B, 1, K * size, H) @ images  # (B, C, K*p, W)
+    bands = bands.reshape(B, C, K, size, W).transpose(1, 2)  # (B, K, C, p, W)
+    return bands @ columns.transpose(-1, -2)[:, :, None]  # (B, K, C, p, p)

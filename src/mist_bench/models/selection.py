@@ -1,0 +1,139 @@
+"""E_K: the top-K local maxima of a heatmap (Sec. 4.1), and G, its inverse (Appendix B).
+
+Shapes: B images, K keypoints, h w heatmap. Keypoints are xy in heatmap cells: cell j has its
+center at j.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def local_spatial_softmax(
+    logits: Tensor, kernel: int, strength: float, eps: float = 1e-6, maximum: str = "global"
+) -> Tensor:
+    """Return logits sharpened by a softmax over a window around each location (Appendix A).
+
+    The official code subtracts the maximum of the whole map, so that a peak far below the highest
+    one fades (``maximum="global"``); LF-Net subtracts the window's (``"local"``). The sum over a
+    window that leaves the map is the one of the nearest window inside.
+
+    Args:
+        logits: (B, h, w).
+        kernel: side of the window in cells, odd.
+        strength: factor on the logits.
+        eps: added to the denominator.
+        maximum: ``global`` or ``local``.
+
+    Returns:
+        (B, h, w) in [0, 1].
+
+    Raises:
+        ValueError: for an even kernel or another ``maximum``.
+    """
+    if kernel % 2 == 0:
+        raise ValueError(f"the window's side must be odd, got {kernel}")
+    pad = kernel // 2
+    if maximum == "global":
+        top = logits.amax((-2, -1), keepdim=True)
+    elif maximum == "local":
+        top = max_pool(logits, kernel)
+    else:
+        raise ValueError(f"maximum must be 'global' or 'local', got {maximum!r}")
+    raised = torch.exp(strength * (logits - top.detach()))
+    # two passes of a running sum: a single square window is the slowest operation of a step
+    total = F.avg_pool2d(raised[:, None], (kernel, 1), stride=1)
+    total = F.avg_pool2d(total, (1, kernel), stride=1) * kernel**2
+    total = F.pad(total, (pad, pad, pad, pad), mode="replicate")[:, 0]
+    return raised / (total + eps)
+
+
+def max_pool(heatmap: Tensor, kernel: int) -> Tensor:
+    """Return the maximum over a ``kernel`` x ``kernel`` window around each cell of (B, h, w)."""
+    pad = kernel // 2
+    rows = F.max_pool2d(heatmap[:, None], (kernel, 1), stride=1, padding=(pad, 0))
+    return F.max_pool2d(rows, (1, kernel), stride=1, padding=(0, pad))[:, 0]
+
+
+def top_k(heatmap: Tensor, num_instances: int, kernel: int) -> tuple[Tensor, Tensor]:
+    """Return the K highest local maxima of each heatmap (Sec. 4.1, E_K).
+
+    A cell is a local maximum if none in its window is higher; where fewer than K exist, the rest
+    are the first cells of the map with score -inf (the official code returns zeros there, which
+    outrank negative maxima).
+
+    Args:
+        heatmap: (B, h, w).
+        num_instances: K; at most h * w.
+        kernel: side of the window of the non-maximum suppression in cells, odd.
+
+    Returns:
+        (B, K) int64 flat indices and (B, K) scores, in descending order.
+
+    Raises:
+        ValueError: if K exceeds the cells or a score is not a number.
+    """
+    h, w = heatmap.shape[-2:]
+    if num_instances > h * w:
+        raise ValueError(f"cannot select {num_instances} of {h * w} cells")
+    scores = heatmap.masked_fill(heatmap < max_pool(heatmap, kernel), -torch.inf).flatten(1)
+    scores, index = scores.topk(num_instances, dim=1)
+    if torch.isnan(scores).any():
+        raise ValueError("the heatmap holds values that are not numbers: training has diverged")
+    return index, scores
+
+
+def to_keypoints(index: Tensor, width: int) -> Tensor:
+    """Return flat cell indices (B, K) as float xy cells (B, K, 2)."""
+    return torch.stack([index % width, index // width], dim=-1).float()
+
+
+def nearest_cells(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the flat index of the cell nearest to each keypoint, clamped into the map.
+
+    Args:
+        keypoints: (B, K, 2) xy in cells.
+        size: (h, w).
+
+    Returns:
+        (B, K) int64; halves round up, as in the official code.
+    """
+    h, w = size
+    x = torch.floor(keypoints[..., 0] + 0.5).long().clamp(0, w - 1)
+    y = torch.floor(keypoints[..., 1] + 0.5).long().clamp(0, h - 1)
+    return y * w + x
+
+
+def point_heatmap(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return G: 1 at the cell nearest to each keypoint, 0 elsewhere (Appendix B).
+
+    Args:
+        keypoints: (B, K, 2) xy in cells.
+        size: (h, w).
+
+    Returns:
+        (B, h, w); keypoints that share a cell leave a single 1.
+    """
+    h, w = size
+    flat = keypoints.new_zeros(keypoints.shape[0], h * w)
+    return flat.scatter_(1, nearest_cells(keypoints, size), 1.0).view(-1, h, w)
+
+
+def gaussian_heatmap(keypoints: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
+    """Return G: a Gaussian of peak 1 at each keypoint's cell, summed (Appendix B).
+
+    Args:
+        keypoints: (B, K, 2) xy in cells.
+        size: (h, w).
+        sigma: standard deviation in cells.
+
+    Returns:
+        (B, h, w).
+    """
+    h, w = size
+    cells = to_keypoints(nearest_cells(keypoints, size), w)  # (B, K, 2)
+    x = torch.arange(w, dtype=keypoints.dtype, device=keypoints.device)
+    y = torch.arange(h, dtype=keypoints.dtype, device=keypoints.device)
+    columns = torch.exp(-((x - cells[..., :1]) ** 2) / (2 * sigma**2))  # (B, K, w)
+    rows = torch.exp(-((y - cells[..., 1:]) ** 2) / (2 * sigma**2))  # (B, K, h)
+    return rows.transpose(1, 2) @ columns

@@ -1,0 +1,121 @@
+"""From weights to stored predictions: everything evaluation reads, and nothing else.
+
+Shapes: N images, K detections, C channels or classes, H W image.
+"""
+
+import importlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mist_bench.config import RunSpec
+from mist_bench.datasets.files import load_split
+from mist_bench.seeding import seed_torch
+from mist_bench.types import Method, Prediction
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ValueError: if CUDA is asked for and there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: cuda was asked for, but torch finds no GPU; use auto or cpu")
+    return torch.device(name)
+
+
+def use_deterministic_torch(threads: int) -> None:
+    """Make torch give the same bits on the same machine with ``threads`` CPU threads."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+
+
+def build_method(spec: RunSpec, device: torch.device) -> Method:
+    """Return the method of ``spec``, initialized from its seed, on ``device``."""
+    seed_torch(spec.seed, "init")
+    method = importlib.import_module(spec.module).build(spec.task, **spec.params)
+    return method.to(device)
+
+
+def to_images(images: NDArray, device: torch.device) -> Tensor:
+    """Return stored (N, C, H, W) images as float32 in [0, 1] on ``device``."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    return tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
+
+
+def predict_split(
+    method: Method, images: NDArray, batch_size: int, device: torch.device
+) -> list[Prediction]:
+    """Return the predictions for stored images, on the CPU, in their order."""
+    method.eval()
+    predictions: list[Prediction] = []
+    for start in range(0, len(images), batch_size):
+        batch = to_images(images[start : start + batch_size], device)
+        predictions += method.predict(batch)
+    return predictions
+
+
+def pack(predictions: list[Prediction]) -> dict[str, NDArray]:
+    """Return predictions as padded arrays, as ``predictions.npz`` stores them.
+
+    Returns:
+        counts (N,), boxes (N, K, 4), scores (N, K); labels (N, K) padded with -1 and probs
+        (N, K, C) for classification; reconstructions (N, C, H, W) float16 for reconstruction.
+    """
+    counts = np.array([len(one.boxes) for one in predictions], dtype=np.int64)
+    K = int(counts.max(initial=0))
+
+    def padded(name: str, fill: float) -> NDArray:
+        arrays = [getattr(one, name).cpu().numpy() for one in predictions]
+        out = np.full((len(arrays), K, *arrays[0].shape[1:]), fill, dtype=arrays[0].dtype)
+        for row, array in zip(out, arrays, strict=True):
+            row[: len(array)] = array
+        return out
+
+    arrays = {"counts": counts, "boxes": padded("boxes", 0), "scores": padded("scores", -np.inf)}
+    if predictions[0].labels is not None:
+        arrays["labels"] = padded("labels", -1)
+    if predictions[0].probs is not None:
+        arrays["probs"] = padded("probs", 0)
+    if predictions[0].reconstruction is not None:
+        images = [one.reconstruction.cpu().numpy() for one in predictions]
+        arrays["reconstructions"] = np.stack(images).astype(np.float16)
+    return arrays
+
+
+def predict(spec: RunSpec, data: Path, weights: Path, out: Path, device: str) -> None:
+    """Write the predictions of trained weights on the test split.
+
+    Args:
+        spec: the run that was trained.
+        data: folder of its dataset.
+        weights: weights.safetensors of the run.
+        out: predictions.npz to write, whole or not at all.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ValueError: if the weights are damaged or of another network.
+    """
+    use_deterministic_torch(spec.training.threads)
+    chosen = choose_device(device)
+    method = build_method(spec, chosen)
+    try:
+        method.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{weights}: not the weights of {spec.module}: {reason}") from None
+    images = load_split(data, "test")["images"]
+    predictions = predict_split(method, images, spec.training.batch_size, chosen)
+    fresh = out.with_suffix(".new.npz")
+    np.savez_compressed(fresh, **pack(predictions))
+    fresh.replace(out)

@@ -1,0 +1,122 @@
+"""All runs of a preset as one long table: one row per run and metric, also for runs that failed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mist_bench.config import Config
+
+COLUMNS = [
+    "preset",
+    "experiment",
+    "method",
+    "seed",
+    "status",
+    "reason",
+    "metric",
+    "value",
+    "images",
+    "instances",
+    "steps",
+    "seconds",
+    "commit",
+]
+
+
+def collect(config: Config, results: Path) -> pd.DataFrame:
+    """Return every run the configuration names, whatever became of it.
+
+    Args:
+        config: names experiments, methods and seeds.
+        results: the preset's folder, with runs/{experiment}/{method}/seed{n}/.
+
+    Returns:
+        One row per run and metric with the columns ``COLUMNS``; ``status`` is ``ok``, ``failed``
+        or ``not run``. A run without metrics has one row, with its reason and an empty metric.
+    """
+    rows = [
+        row
+        for experiment, setup in config.experiments.items()
+        for method in setup.methods
+        for seed in config.seeds
+        for row in _rows(config.preset, results, experiment, method, seed)
+    ]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    counts = dict.fromkeys(("images", "instances", "steps"), "Int64")  # whole also beside gaps
+    return frame.astype(counts | {"value": float, "seconds": float})
+
+
+def run_folder(results: Path, experiment: str, method: str, seed: int) -> Path:
+    """Return the folder of one run."""
+    return results / "runs" / experiment / method / f"seed{seed}"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file, or ``None`` if there is no readable one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _rows(
+    preset: str, results: Path, experiment: str, method: str, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one run."""
+    folder = run_folder(results, experiment, method, seed)
+    run = read_json(folder / "run.json") or {}
+    metrics = read_json(folder / "metrics.json")
+    names = {"preset": preset, "experiment": experiment, "method": method, "seed": seed}
+    status, reason = _status(folder, run, metrics, names)
+    common = names | {"status": status, "reason": reason}
+    common |= {key: run.get(key) for key in ("steps", "seconds", "commit")}
+    if status != "ok" or metrics is None:
+        yield common
+        return
+    common |= {key: metrics.get(key) for key in ("images", "instances")}
+    for metric, value in sorted(metrics["metrics"].items()):
+        yield common | {"metric": metric, "value": value}
+
+
+def _status(
+    folder: Path, run: dict[str, Any], metrics: dict[str, Any] | None, names: dict[str, Any]
+) -> tuple[str, str]:
+    """Return the status of a run and the reason if it is not ok."""
+    if run.get("status", "ok") != "ok":
+        return "failed", one_line(run.get("reason") or run.get("error") or run["status"])
+    if metrics is None:
+        broken = (folder / "metrics.json").exists()
+        return ("failed", "metrics.json is unreadable") if broken else _without_metrics(folder)
+    if metrics.get("status", "ok") != "ok":
+        return "failed", one_line(metrics.get("reason") or metrics["status"])
+    if not isinstance(metrics.get("metrics"), dict):
+        return "failed", "metrics.json holds no metrics"
+    for key, expected in names.items():
+        if metrics.get(key, expected) != expected:
+            return "failed", f"metrics.json is of {key} {metrics[key]!r}, not {expected!r}"
+    return "ok", ""
+
+
+def _without_metrics(folder: Path) -> tuple[str, str]:
+    """Return status and reason of a run without metrics, from the end of its newest log."""
+    logs = [path for path in folder.glob("*.log") if path.stat().st_size]
+    if not logs:
+        return "not run", "no metrics.json"
+    newest = max(logs, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    last = "".join(newest.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:])
+    # how the command line reports an error
+    if last.startswith("mist-bench "):
+        return "failed", one_line(last.removeprefix("mist-bench "))
+    return "not run", one_line(f"no metrics.json; {newest.name} ends: {last}")
+
+
+def one_line(text: object, limit: int = 200) -> str:
+    """Return ``text`` as one line of at most ``limit`` characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,67 @@
+"""The paper's numbers, the rule and the deviations; and how files are written."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+RESOURCES = Path(__file__).resolve().parents[3] / "workflow" / "resources"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a value counts as the paper's (workflow/resources/verdict_rule.yaml).
+
+    Attributes:
+        confidence: level of the interval over seeds.
+        tolerance: largest |ours - paper| that still counts as reproduced, per paper metric.
+        widest_interval: largest half width of an interval that counts, in tolerances.
+        no_claim_presets: presets that are never compared with the paper.
+        stand_in_mark: word in a dataset's source that forbids a comparison.
+    """
+
+    confidence: float
+    tolerance: dict[str, float]
+    widest_interval: float
+    no_claim_presets: list[str]
+    stand_in_mark: str
+
+
+def read_rule(resources: Path = RESOURCES) -> Rule:
+    """Return the rule for verdicts.
+
+    Raises:
+        ValueError: in one line, for a missing or misspelt key.
+    """
+    path = resources / "verdict_rule.yaml"
+    try:
+        return Rule(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_paper(resources: Path = RESOURCES) -> pd.DataFrame:
+    """Return every number of Tables 1-5: table, experiment, method, metric, value, note.
+
+    ``value`` is a fraction, or the RMSE; NaN where the paper prints a dash.
+    """
+    return pd.read_csv(resources / "paper_results.csv", keep_default_na=False).assign(
+        value=lambda frame: pd.to_numeric(frame["value"])
+    )
+
+
+def read_deviations(resources: Path = RESOURCES) -> pd.DataFrame:
+    """Return the deviations: id, paper, official_code, choice, config_key, effect."""
+    return pd.read_csv(resources / "deviations.csv", keep_default_na=False, dtype=str)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, which appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

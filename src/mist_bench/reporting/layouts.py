@@ -1,0 +1,129 @@
+"""What each table of the paper shows, in the paper's order and words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# labels of methods the paper has, for a config that does not know them yet (design: Names)
+PAPER_METHODS = {
+    "mist": "MIST",
+    "grid": "Grid",
+    "channelwise": "Ch.-wise",
+    "air": "Esl16",
+    "landmarks": "Zha18",
+    "supervised": "Supervised",
+    "soft_topk": "Xie20",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of metrics.json and the paper's metric it stands for.
+
+    Attributes:
+        name: key in metrics.json.
+        paper: metric of paper_results.csv it is compared with.
+        label: heading in the table.
+        percent: printed as a percentage; otherwise as a number with three decimals.
+    """
+
+    name: str
+    paper: str
+    label: str
+    percent: bool = True
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One table of the paper.
+
+    Attributes:
+        title: what the paper's caption says it shows.
+        experiments: label by name, in the paper's order.
+        metrics: in the paper's order, each followed by its variants.
+        rows: what a row stands for; the other two make the columns.
+        remark: what a reader must know to read the metrics.
+    """
+
+    title: str
+    experiments: dict[str, str]
+    metrics: tuple[Metric, ...]
+    rows: Literal["experiment", "method", "metric"]
+    remark: str = ""
+
+
+_TWO_KINDS = (
+    "The paper's value stands beside both kinds of a metric: it does not say how it counts, its "
+    "published code computes the official kind (which does not count errors on the digit 0 in "
+    "Classif. and matches neither one-to-one in IOU 50% nor optimally in Both)."
+)
+
+_INSTANCE_METRICS = tuple(
+    Metric(name + suffix, name, label + kind)
+    for name, label in (("iou50", "IOU 50%"), ("classification", "Classif."), ("both", "Both"))
+    for suffix, kind in (("", ""), ("_official", " (official)"))
+)
+
+LAYOUTS = {
+    "table1": Layout(
+        title="Reconstruction error (root mean square error)",
+        experiments={
+            "mnist_easy_reconstruction": "MNIST easy",
+            "mnist_hard_reconstruction": "MNIST hard",
+            "gabor_reconstruction": "Gabor",
+        },
+        metrics=(Metric("rmse", "rmse", "RMSE", percent=False),),
+        rows="experiment",
+        remark="Grid does not learn any notion of digits.",
+    ),
+    "table2": Layout(
+        title="Instance detection and classification on MNIST-hard",
+        experiments={"mnist_hard_classification": "MNIST-hard"},
+        metrics=_INSTANCE_METRICS,
+        rows="metric",
+        remark=_TWO_KINDS,
+    ),
+    "table3": Layout(
+        title="Instance level detection and classification against a differentiable top-K",
+        experiments={
+            "mnist_3_classification": "MNIST-3 digits",
+            "mnist_hard_classification": "MNIST-hard",
+        },
+        metrics=_INSTANCE_METRICS,
+        rows="metric",
+        remark=_TWO_KINDS,
+    ),
+    "table4": Layout(
+        title="Instance level localization and classification on PASCAL+COCO",
+        experiments={"pascal_coco_classification": "PASCAL+COCO"},
+        metrics=tuple(
+            Metric(name + suffix, name, label + kind)
+            for suffix, kind in (("", ""), ("_official", " (official)"))
+            for name, label in (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1"))
+        ),
+        rows="method",
+        remark=(
+            "A detection is right if its center is inside the true box and its label is equal; "
+            "official: matched greedily, in the order of the ground truth."
+        ),
+    ),
+    "table5": Layout(
+        title="Sensitivity to K on MNIST-hard: instances in training, AP at IoU .50",
+        experiments={
+            "mnist_count_9_classification": "{9}",
+            "mnist_count_6_9_classification": "{6, 7, 8, 9}",
+            "mnist_count_3_9_classification": "{3, 4, 5, 6, 7, 8, 9}",
+        },
+        metrics=(
+            Metric("ap50", "ap50", "AP.50"),
+            Metric("ap50_agnostic", "ap50", "AP.50, labels ignored"),
+            Metric("iou50_official", "ap50", "IOU 50% (official)"),
+        ),
+        rows="experiment",
+        remark=(
+            "The paper does not define its AP and its published code logs the official IOU 50% "
+            "under that name, so the paper's value stands beside each candidate."
+        ),
+    ),
+}

@@ -1,0 +1,150 @@
+"""What a run leaves to read: curves, a plain log, live progress, TensorBoard events, a record."""
+
+import csv
+import json
+import logging
+import resource
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mist_bench.config import RunSpec, Training, canonical
+from mist_bench.machine import machine
+
+logger = logging.getLogger("mist_bench")
+
+
+class RunLog:
+    """The curves of a run: kept in memory, stored with each checkpoint, written at the end.
+
+    Rows are means over the steps since the last row. A terminal shows a progress bar; anything
+    else gets one plain line a row.
+    """
+
+    def __init__(self, work: Path, info: Mapping[str, Any], training: Training, device: object):
+        self._work, self._training = work, training
+        self._rows = {name: list(info.get(name, [])) for name in ("train", "val")}
+        self._sums: dict[str, float] = dict(info.get("sums", {}))
+        self._best = info.get("best")
+        self._start = info["step"]
+        self._resumed = info.get("resumed", -1) + 1
+        self._wall = time.monotonic() - info.get("seconds", 0.0)
+        self._cpu = time.process_time() - info.get("cpu_seconds", 0.0)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        console = Console(stderr=True)
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._events = _event_writer(work / "tensorboard", self._start)
+        began = f"continuing after step {self._start}" if self._start else "starting"
+        logger.info(
+            "%s: %d steps of %d images on %s", began, training.steps, training.batch_size, device
+        )
+
+    def __enter__(self) -> "RunLog":
+        self._progress.start()
+        total = self._training.steps
+        self._bar = self._progress.add_task("training", total=total, completed=self._start)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+        if self._events:
+            self._events.close()
+
+    def step(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Take the scalars of one step; every ``log_every`` steps they become a row."""
+        for name, value in scalars.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._sums["steps"] = self._sums.get("steps", 0) + 1
+        self._progress.update(self._bar, completed=step)
+        if step % self._training.log_every and step != self._training.steps:
+            return
+        count = self._sums.pop("steps")
+        means = {name: value / count for name, value in self._sums.items()}
+        self._sums = {}
+        self._add("train", {"step": step, "seconds": self.seconds, **means})
+
+    def validation(self, step: int, score: float) -> bool:
+        """Take a validation score; return whether it is the best so far (ties: the earlier)."""
+        best = self._best is None or score > self._best
+        self._best = score if best else self._best
+        self._add("val", {"step": step, "seconds": self.seconds, "score": score})
+        return best and self._training.select == "best"
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {**self._rows, "sums": self._sums, "best": self._best, **self.cost()}
+
+    def cost(self) -> dict[str, float]:
+        """Return wall and processor seconds, summed over restarts, and how many there were."""
+        cpu = time.process_time() - self._cpu
+        return {"seconds": self.seconds, "cpu_seconds": cpu, "resumed": self._resumed}
+
+    @property
+    def seconds(self) -> float:
+        """Return the wall seconds so far."""
+        return time.monotonic() - self._wall
+
+    def write(self, out: Path) -> None:
+        """Write train.csv and val.csv."""
+        for name, rows in self._rows.items():
+            with (out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+                table = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+                table.writeheader()
+                table.writerows({k: _short(v) for k, v in row.items()} for row in rows)
+
+    def _add(self, name: str, row: dict[str, float]) -> None:
+        self._rows[name].append(row)
+        text = " ".join(f"{key} {_short(value)}" for key, value in row.items())
+        logger.info("%s %s", name, text)
+        if self._events:
+            for key in row.keys() - {"step"}:
+                self._events.add_scalar(f"{name}/{key}", row[key], row["step"])
+
+
+def write_run(
+    out: Path, weights: Path, log: RunLog, spec: RunSpec, facts: Mapping[str, Any]
+) -> None:
+    """Put a finished run's files into ``out``; run.json, which says it is whole, comes last."""
+    log.write(out)
+    shutil.copyfile(weights, out / "weights.new")
+    (out / "weights.new").replace(out / "weights.safetensors")
+    (out / "config.json").write_text(canonical(spec) + "\n", encoding="utf-8")
+    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    record = {
+        "status": "ok",
+        "steps": spec.training.steps,
+        "threads": spec.training.threads,
+        **log.cost(),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_gpu_memory_mib": gpu / 2**20,
+        **facts,
+        **machine(),
+    }
+    fresh = out / "run.json.new"
+    fresh.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    fresh.replace(out / "run.json")
+
+
+def _short(value: float) -> str:
+    """Return a number with 6 significant digits, integers as they are."""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def _event_writer(folder: Path, purge_step: int) -> Any:
+    """Return a TensorBoard writer, or ``None`` where tensorboard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=purge_step)

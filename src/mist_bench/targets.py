@@ -1,0 +1,143 @@
+"""What the workflow asks for: the runs behind each table and figure, and the user's settings.
+
+Shared by the Snakefile and the command line, hence torch-free and quick to import.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mist_bench.config import Config, ConfigError, check_names, hint
+
+TABLES = ("table1", "table2", "table3", "table4", "table5")
+WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"  # an editable install: the clone's
+SETTINGS = WORKFLOW / "config"
+PAPER = WORKFLOW / "resources" / "paper_results.csv"
+# experiment -> methods of each figure of the paper; () stands for every method that competes
+FIGURES: dict[str, dict[str, tuple[str, ...]]] = {
+    "figure1": {},  # the architecture: a drawing
+    "figure2": {"mnist_easy_reconstruction": (), "mnist_hard_reconstruction": ()},
+    "figure3": {"mnist_hard_reconstruction": ("mist",)},
+    "figure4": {"gabor_reconstruction": ("mist",)},
+    "figure5": {"mnist_hard_classification": ("mist", "channelwise")},
+    "figure6": {"pascal_coco_classification": ("mist", "soft_topk")},
+    "figure7": {"mnist_hard_classification": ("mist",)},
+    "figure8": {"mnist_uneven_reconstruction": ("mist",)},
+}
+ALL_SEEDS = ("figure7",)  # the others show the images of one run per method
+Run = tuple[str, str, int]  # experiment, method, seed
+
+
+def table_experiments(paper: Path, table: str) -> list[str]:
+    """Return the experiments that have a row in ``table`` of the paper's results.
+
+    Args:
+        paper: CSV file with the columns table, experiment, method, metric, value, note.
+        table: ``table1`` ... ``table5``.
+
+    Raises:
+        ConfigError: if the file cannot be read, lacks a column, or says nothing about the table.
+    """
+    try:
+        with paper.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        names = list(dict.fromkeys(row["experiment"] for row in rows if row["table"] == table))
+    except OSError as error:
+        raise ConfigError(f"{paper}: cannot be read: {error.strerror}") from None
+    except KeyError as error:
+        raise ConfigError(f"{paper}: column {error} is missing") from None
+    if not names:
+        raise ConfigError(f"{paper}: no row for {table!r}{hint(table, TABLES)}")
+    return names
+
+
+def table_runs(config: Config, table: str, paper: Path = PAPER) -> list[Run]:
+    """Return the runs of a table: every method of its experiments that the config knows."""
+    return [
+        run for name in table_experiments(paper, table) for run in experiment_runs(config, name)
+    ]
+
+
+def figure_runs(config: Config, figure: str) -> list[Run]:
+    """Return the runs that a figure shows, as far as the config knows them."""
+    check_names("figure", [figure], FIGURES)
+    seeds = config.seeds if figure in ALL_SEEDS else config.seeds[:1]
+    return [
+        run
+        for name, methods in FIGURES[figure].items()
+        for run in experiment_runs(config, name)
+        if run[2] in seeds and (not methods or run[1] in methods)
+    ]
+
+
+def experiment_runs(config: Config, experiment: str) -> list[Run]:
+    """Return the runs of one experiment: methods x seeds; none if the config lacks it."""
+    setup = config.experiments.get(experiment)
+    methods = setup.methods if setup else []
+    return [(experiment, method, seed) for method in methods for seed in config.seeds]
+
+
+def run_folder(results: Path, run: Run) -> Path:
+    """Return the folder of a run below the preset's results."""
+    experiment, method, seed = run
+    return results / "runs" / experiment / method / f"seed{seed}"
+
+
+def check_run(config: Config, experiment: str, method: str) -> None:
+    """Raise a ``ConfigError`` unless ``method`` can do the task of ``experiment``."""
+    check_names("experiment", [experiment], config.experiments)
+    task = config.experiments[experiment].task
+    able = [name for name, entry in config.methods.items() if task in entry.params]
+    check_names(f"method of {experiment}", [method], able)
+
+
+def typed(value: Any) -> Any:
+    """Return ``value`` with its strings read as YAML, in every mapping and list.
+
+    Snakemake hands over ``--config training='{steps: 20}'`` as strings only. ``1e-3`` becomes a
+    number here, although YAML 1.1 asks for ``1.0e-3``.
+    """
+    if isinstance(value, Mapping):
+        return {key: typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [typed(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value) if "e" in value.lower() else yaml.safe_load(value)
+    except (ValueError, yaml.YAMLError):
+        return value
+
+
+def unwritable(folder: Path) -> str | None:
+    """Return in one line why nothing can be written to ``folder``; ``None`` if all is well."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        return f"{place}: a file is where the results folder should be; move it away"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return f"{place}: not writable; change its owner or run elsewhere (snakemake --directory)"
+    return None
+
+
+def produced(results: Path, since: float) -> list[str]:
+    """Return the tables, figures and reports of all presets written after ``since`` (Unix time).
+
+    Files that differ only in their suffix are one entry: ``table1.{csv,md,tex}``.
+    """
+    patterns = ("*/metrics.csv", "*/tables/*", "*/figures/*", "*/report/*.html")
+    kinds: dict[Path, list[str]] = {}
+    for path in (path for pattern in patterns for path in sorted(results.glob(pattern))):
+        if path.stat().st_mtime >= since:
+            kinds.setdefault(path.with_suffix(""), []).append(path.suffix.removeprefix("."))
+    return [
+        f"{stem}.{suffixes[0]}" if len(suffixes) == 1 else f"{stem}.{{{','.join(suffixes)}}}"
+        for stem, suffixes in kinds.items()
+    ]

@@ -1,0 +1,218 @@
+"""The training loop: steps, validation, checkpoints, and a record of what it cost.
+
+A run may be killed at any moment: the same command goes on from its last checkpoint and ends with
+the same weights, bit for bit on the same machine and number of threads.
+"""
+
+import math
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from torch.optim import Optimizer
+
+from mist_bench import checkpoint
+from mist_bench.config import RunSpec, Training
+from mist_bench.datasets.files import load_split
+from mist_bench.prediction import (
+    build_method,
+    choose_device,
+    predict_split,
+    to_images,
+    use_deterministic_torch,
+)
+from mist_bench.provenance import file_digest, fingerprint
+from mist_bench.runlog import RunLog, write_run
+from mist_bench.seeding import epoch_order, seed_torch
+from mist_bench.types import Batch, Method, Supervision
+
+Arrays = Mapping[str, NDArray]
+
+
+class Interrupted(RuntimeError):  # noqa: N818  (not an error: the run goes on later)
+    """The run was told to stop and has stored where it was."""
+
+
+def train(
+    spec: RunSpec, data: Path, out: Path, work: Path, device: str, code: Mapping[str, str]
+) -> None:
+    """Train one run and write its weights, curves and record to ``out``.
+
+    Args:
+        spec: what to train.
+        data: folder of its dataset.
+        out: the run's folder; written at the end.
+        work: folder for checkpoints, of this run alone.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        code: digests of the code in use, recorded and part of the checkpoint's identity.
+
+    Raises:
+        ValueError: for a non-finite loss, a foreign checkpoint, or a run that is already going on.
+        Interrupted: after SIGTERM or the death of the parent; the checkpoint is stored.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(work / "lock", timeout=0), StopSignal() as stop:
+            _train(spec, data, out, work, choose_device(device), code, stop)
+    except Timeout:
+        raise ValueError(f"{work}: another process is training this run") from None
+
+
+def _train(
+    spec: RunSpec,
+    data: Path,
+    out: Path,
+    work: Path,
+    device: torch.device,
+    code: Mapping[str, str],
+    stop: "StopSignal",
+) -> None:
+    training = spec.training
+    use_deterministic_torch(training.threads)
+    split, val = load_split(data, "train"), load_split(data, "val")
+    method = build_method(spec, device)
+    manifest = file_digest(data / "manifest.json")
+    identity = fingerprint(spec.model_dump(mode="json"), dict(code), manifest, str(device))
+    remember_learning_rates(method.optimizers)
+    seed_torch(spec.seed, "method")
+    info = checkpoint.load(work, method, identity) or {"step": 0}
+    log = RunLog(work, info, training, device)
+
+    def store(step: int) -> None:
+        facts = {"identity": identity, "step": step, **log.state()}
+        checkpoint.save(work, method, facts)
+
+    with log:
+        for step in range(info["step"] + 1, training.steps + 1):
+            scale_learning_rates(method.optimizers, schedule(step, training))
+            index = choose(spec.seed, step, training.batch_size, len(split["images"]))
+            method.train()
+            scalars = method.train_step(make_batch(split, index, method.supervision, device))
+            check_finite(scalars, step)
+            log.step(step, scalars)
+            if step % training.validate_every == 0 or step == training.steps:
+                is_best = log.validation(step, validate(method, val, spec, device))
+                if is_best or training.select == "last":
+                    checkpoint.save_weights(work / "kept.safetensors", method)
+            if step % training.checkpoint_every == 0 or stop.requested():
+                store(step)
+            if stop.requested() and step < training.steps:
+                raise Interrupted(
+                    f"stopped after step {step} of {training.steps}; the same command"
+                    " goes on from there"
+                )
+        store(training.steps)
+    parameters = sum(parameter.numel() for parameter in method.parameters())
+    facts = {"code": dict(code), "manifest": manifest, "parameters": parameters}
+    write_run(out, work / "kept.safetensors", log, spec, facts)
+
+
+def remember_learning_rates(optimizers: Mapping[str, Optimizer]) -> None:
+    """Remember every group's learning rate as the one that the schedule scales."""
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+
+
+def scale_learning_rates(optimizers: Mapping[str, Optimizer], factor: float) -> None:
+    """Set every learning rate to ``factor`` times its initial value."""
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+
+def schedule(step: int, training: Training) -> float:
+    """Return the learning-rate factor of a step (from 1): linear warm-up, then cosine decay."""
+    if step <= training.warmup:
+        return step / training.warmup
+    done = (step - training.warmup) / max(training.steps - training.warmup, 1)
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    return training.final_lr + (1 - training.final_lr) * cosine
+
+
+def choose(seed: int, step: int, batch_size: int, size: int) -> NDArray[np.int64]:
+    """Return the images of a step (from 1); each epoch shows every image once.
+
+    A batch may straddle two epochs, so that no image is dropped and no batch is smaller.
+    """
+    first = (step - 1) * batch_size
+    place = np.arange(first, first + batch_size)
+    epochs = place // size
+    orders = {epoch: epoch_order(seed, int(epoch), size) for epoch in np.unique(epochs)}
+    return np.array([orders[epoch][at % size] for epoch, at in zip(epochs, place, strict=True)])
+
+
+def make_batch(
+    split: Arrays, index: NDArray[np.int64], supervision: Supervision, device: torch.device
+) -> Batch:
+    """Return a batch that holds no more than the supervision its method has declared.
+
+    Without boxes, labels are sorted, so that their order says nothing about locations.
+    """
+    images = to_images(split["images"][index], device)
+    if supervision == "none":
+        return Batch(images)
+    counts = split["counts"][index]
+    labels = [torch.from_numpy(split["labels"][i, :n]) for i, n in zip(index, counts, strict=True)]
+    if supervision == "labels":
+        return Batch(images, [one.sort().values.to(device) for one in labels])
+    boxes = [torch.from_numpy(split["boxes"][i, :n]) for i, n in zip(index, counts, strict=True)]
+    return Batch(images, [one.to(device) for one in labels], [one.to(device) for one in boxes])
+
+
+def check_finite(scalars: Mapping[str, float], step: int) -> None:
+    """Raise a ``ValueError`` that names the first scalar that is not a finite number."""
+    for name, value in scalars.items():
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{name} is {value} at step {step}: training has diverged; "
+                "lower the learning rate or the keypoint step"
+            )
+
+
+def validate(method: Method, val: Arrays, spec: RunSpec, device: torch.device) -> float:
+    """Return a score of the whole val split that needs no boxes; higher is better.
+
+    Classification: the fraction of instances whose label is predicted, as counts per image.
+    Reconstruction: the negative root mean square error.
+    """
+    predictions = predict_split(method, val["images"], spec.training.batch_size, device)
+    if spec.task.kind == "reconstruction":
+        errors = [
+            (one.reconstruction.cpu().numpy() - image / 255.0) ** 2
+            if image.dtype == np.uint8
+            else (one.reconstruction.cpu().numpy() - image) ** 2
+            for one, image in zip(predictions, val["images"], strict=True)
+        ]
+        return -float(np.sqrt(np.mean(errors)))
+    C, hits = spec.task.num_classes, 0
+    for one, labels, count in zip(predictions, val["labels"], val["counts"], strict=True):
+        found = np.bincount(one.labels.cpu().numpy(), minlength=C)
+        hits += int(np.minimum(found, np.bincount(labels[:count], minlength=C)).sum())
+    return hits / max(int(val["counts"].sum()), 1)
+
+
+class StopSignal:
+    """Notices SIGTERM, SIGINT and the death of the parent process."""
+
+    def __enter__(self) -> "StopSignal":
+        self._parent, self._asked = os.getppid(), False
+        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+    def requested(self) -> bool:
+        """Return whether to store a checkpoint and stop."""
+        return self._asked or os.getppid() != self._parent

@@ -1,0 +1,87 @@
+"""The whole contract between datasets, methods and evaluation, on one page.
+
+Shapes: B batch, L instances in an image, K detections, C channels or classes, H and W image size.
+This module imports no torch at run time, so that evaluation and reporting stay free of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Kind = Literal["classification", "reconstruction"]
+Supervision = Literal["none", "labels", "boxes"]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What a method is told about the problem before it sees an image.
+
+    Attributes:
+        kind: ``classification`` (Eq. 9) or ``reconstruction`` (Eq. 8).
+        image_size: (C, H, W) of every image.
+        num_instances: K, the number of patches to extract; the only number a method gets for free.
+        num_classes: number of classes; 0 where the task has no labels.
+        box_size: side of a detection box, in pixels of the input image.
+    """
+
+    kind: Kind
+    image_size: tuple[int, int, int]
+    num_instances: int
+    num_classes: int
+    box_size: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and the supervision a method has declared; everything else is ``None``.
+
+    Attributes:
+        images: (B, C, H, W) float32 in [0, 1].
+        labels: B tensors (L,) int64 in 0..C-1, without locations, in random order; or ``None``.
+        boxes: B tensors (L, 4) float32 cxcywh in pixels, in the order of ``labels``; or ``None``.
+    """
+
+    images: Tensor
+    labels: list[Tensor] | None = None
+    boxes: list[Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a method says about one image.
+
+    Attributes:
+        boxes: (K, 4) float32 cxcywh in pixels; K may differ between images and may be 0.
+        scores: (K,) float32, higher is more certain; ranks detections.
+        labels: (K,) int64 in 0..C-1; ``None`` for reconstruction.
+        probs: (K, C) float32 class probabilities; ``None`` for reconstruction.
+        reconstruction: (C, H, W) float32, not clipped; ``None`` for classification.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor | None = None
+    probs: Tensor | None = None
+    reconstruction: Tensor | None = None
+
+
+class Method(Protocol):
+    """A trainable method: an ``nn.Module`` whose module file has ``build(task, **params)``.
+
+    ``supervision`` is the most it may see: the loop removes labels and boxes that it did not
+    declare. ``train_step`` makes one step of every optimizer the method owns and returns scalars
+    to log; the key ``loss`` is compulsory. ``optimizers`` lists the optimizers by name, so that
+    the loop can store and restore them. ``set_schedule`` scales every learning rate by a factor.
+    """
+
+    supervision: ClassVar[Supervision]
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """Return the scalars of one optimization step over ``batch``."""
+
+    def predict(self, images: Tensor) -> list[Prediction]:
+        """Return one prediction per image of (B, C, H, W), independent of the batch."""

@@ -1,0 +1,183 @@
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mist_bench.config import RunSpec, Training
+from mist_bench.datasets.files import Split, save_manifest, save_split
+from mist_bench.evaluation.metrics import compute, evaluate
+from mist_bench.types import TaskSpec
+
+CLASSIFY = TaskSpec("classification", (1, 40, 40), 2, 3, 20.0)
+REBUILD = TaskSpec("reconstruction", (1, 40, 40), 2, 3, 20.0)
+
+
+def truth() -> dict[str, np.ndarray]:
+    """Two images: one with two instances, one with one."""
+    boxes = np.zeros((2, 2, 4), np.float32)
+    boxes[0] = [[10, 10, 20, 20], [30, 30, 20, 20]]
+    boxes[1, 0] = [20, 20, 20, 20]
+    return {
+        "images": np.full((2, 1, 40, 40), 51, np.uint8),
+        "counts": np.array([2, 1]),
+        "labels": np.array([[0, 1], [2, -1]]),
+        "boxes": boxes,
+    }
+
+
+def found() -> dict[str, np.ndarray]:
+    """Image 0: the first right, the second mislabeled. Image 1: right, and a bad second."""
+    boxes = np.zeros((2, 3, 4), np.float32)
+    boxes[0, :2] = [[10, 10, 20, 20], [30, 30, 20, 20]]
+    boxes[1, :2] = [[20, 20, 20, 20], [90, 90, 20, 20]]
+    return {
+        "counts": np.array([2, 2]),
+        "boxes": boxes,
+        "scores": np.array([[0.9, 0.8, 0], [0.9, 0.1, 0]], np.float32),
+        "labels": np.array([[0, 2, -1], [2, 1, -1]]),
+    }
+
+
+@pytest.fixture
+def spec() -> RunSpec:
+    budget = dict.fromkeys(("validate_every", "checkpoint_every", "log_every"), 10)
+    return RunSpec(
+        preset="cpu",
+        experiment="mnist_hard_classification",
+        method="mist",
+        seed=0,
+        module="mist_bench.mist",
+        dataset="mnist_hard",
+        task=CLASSIFY,
+        params={},
+        training=Training(steps=10, batch_size=2, **budget),
+    )
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "mnist_hard"
+    folder.mkdir()
+    entry = save_split(folder, "test", Split(truth(), "made by hand"))
+    save_manifest(folder, {"source": "made by hand", "splits": {"test": entry}})
+    return folder
+
+
+def test_evaluate_writes_the_hand_computed_metrics(spec, data, tmp_path):
+    np.savez(tmp_path / "predictions.npz", **found())
+    result = evaluate(spec, data, tmp_path / "predictions.npz", tmp_path / "metrics.json")
+    assert json.loads((tmp_path / "metrics.json").read_text()) == result
+    metrics = result.pop("metrics")
+    assert result == {
+        "preset": "cpu",
+        "experiment": "mnist_hard_classification",
+        "method": "mist",
+        "seed": 0,
+        "status": "ok",
+        "images": 2,
+        "instances": 3,
+    }
+    assert metrics["iou50"] == metrics["iou50_official"] == 1.0
+    for name in ("classification", "classification_official", "both", "both_official", "recall"):
+        assert metrics[name] == pytest.approx(2 / 3), name
+    assert metrics["precision"] == metrics["both_precision"] == 0.5
+    assert metrics["detections_per_instance"] == pytest.approx(4 / 3)
+    # class 0 and class 2 are found (class 2 at equal rank with a false one), class 1 is not
+    assert metrics["ap50"] < metrics["ap50_agnostic"] == pytest.approx(1.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "metrics.json",
+        "mnist_hard",
+        "predictions.npz",
+    ]
+
+
+def test_a_bad_prediction_is_named_with_its_file_and_leaves_nothing(spec, data, tmp_path):
+    arrays = found()
+    arrays["labels"][0, 0] = 3
+    np.savez(tmp_path / "predictions.npz", **arrays)
+    with pytest.raises(ValueError, match=r"predictions.npz: labels must be in 0..2") as caught:
+        evaluate(spec, data, tmp_path / "predictions.npz", tmp_path / "metrics.json")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("counts", np.array([2]), r"counts must be \(2,\)"),
+        ("counts", np.array([2, 4]), r"counts must be in 0..3, got 2..4"),
+        ("scores", np.zeros(2), r"scores must be \(2, Kmax\)"),
+        ("boxes", np.zeros((2, 3)), r"boxes must be \(2, 3, 4\), got \(2, 3\)"),
+        ("boxes", np.full((2, 3, 4), np.nan), "boxes must be finite, 16 of 16 values are not"),
+        ("boxes", np.full((2, 3, 4), -1.0), "boxes must have sizes >= 0"),
+        ("scores", np.full((2, 3), np.inf), "scores must be finite"),
+        ("labels", np.full((2, 3), -1), r"labels must be in 0..2: -1..-1"),
+        ("labels", None, "array 'labels' is missing"),
+    ],
+)
+def test_impossible_predictions_are_refused(name, value, words):
+    arrays = found() | {name: value}
+    if value is None:
+        del arrays[name]
+    with pytest.raises(ValueError, match=words):
+        compute(CLASSIFY, truth(), arrays)
+
+
+def test_what_lies_beyond_the_count_is_not_read():
+    padded = found()
+    padded["boxes"][:, 2], padded["scores"][:, 2] = np.nan, np.nan
+    assert compute(CLASSIFY, truth(), padded) == compute(CLASSIFY, truth(), found())
+
+
+def test_reconstruction_has_rmse_and_locations_but_no_labels():
+    arrays = found() | {"reconstructions": np.zeros((2, 1, 40, 40), np.float16)}
+    arrays["labels"] = np.full((2, 3), -1)
+    metrics = compute(REBUILD, truth(), arrays)
+    assert metrics["rmse"] == metrics["rmse_zero"] == pytest.approx(0.2)
+    assert metrics["iou50"] == 1.0
+    assert not {"both", "classification", "ap50"} & set(metrics)
+
+
+def test_reconstruction_without_instances_has_only_rmse():
+    empty = truth() | {"counts": np.array([0, 0])}
+    arrays = found() | {"reconstructions": np.zeros((2, 1, 40, 40), np.float16)}
+    assert set(compute(REBUILD, empty, arrays)) == {
+        "rmse",
+        "rmse_zero",
+        "rmse_image_mean",
+        "rmse_image_std",
+    }
+
+
+def test_reconstructions_must_be_there_and_finite():
+    with pytest.raises(ValueError, match="'reconstructions' is missing"):
+        compute(REBUILD, truth(), found())
+    bad = found() | {"reconstructions": np.full((2, 1, 40, 40), np.nan, np.float16)}
+    with pytest.raises(ValueError, match="reconstructions must be finite"):
+        compute(REBUILD, truth(), bad)
+
+
+def test_a_thousand_images_take_less_than_two_seconds():
+    rng = np.random.default_rng(0)
+    centers = rng.uniform(10, 70, (1000, 9, 2))
+    boxes = np.concatenate([centers, np.full((1000, 9, 2), 20)], -1).astype(np.float32)
+    labels = rng.integers(0, 10, (1000, 9))
+    nine = np.full(1000, 9)
+    images = np.zeros((1000, 1, 1, 1), np.uint8)
+    true = {"images": images, "counts": nine, "labels": labels, "boxes": boxes}
+    arrays = {"counts": nine, "labels": labels, "boxes": boxes, "scores": rng.random((1000, 9))}
+    start = time.process_time()
+    compute(TaskSpec("classification", (1, 80, 80), 9, 10, 20.0), true, arrays)
+    assert time.process_time() - start < 2
+
+
+def test_evaluation_and_reporting_do_not_import_torch():
+    code = (
+        "import sys, mist_bench.reporting.tables, mist_bench.reporting.figures, "
+        "mist_bench.reporting.html, mist_bench.evaluation.metrics; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

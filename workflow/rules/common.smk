@@ -1,0 +1,188 @@
+# What the rules ask for: the configuration of a preset, and what each file is made of.
+import os
+import shutil
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+try:
+    from mist_bench import config as settings
+    from mist_bench import provenance, targets
+except ModuleNotFoundError as error:
+    raise WorkflowError(f"{error}: install the suite first: pip install -e .") from None
+
+DATA = "results/{preset}/datasets/{dataset}"
+RUN = "results/{preset}/runs/{experiment}/{method}/seed{seed}"
+
+WORKFLOW = Path(os.path.relpath(workflow.basedir), "workflow")
+SETTINGS = WORKFLOW / "config"
+RESOURCES = WORKFLOW / "resources"
+PAPER = RESOURCES / "paper_results.csv"
+PRESETS = sorted(path.stem for path in (SETTINGS / "presets").glob("*.yaml"))
+START = time.time()
+# jobs find mist-bench beside the Python that runs Snakemake, even if its environment is not active
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+)
+
+
+@cache
+def config_of(preset=None):
+    """Return the validated configuration of a preset; the user's --config wins over its files."""
+    user = targets.typed(config)
+    try:
+        return settings.load(SETTINGS, user | {"preset": preset} if preset else user)
+    except settings.ConfigError as error:
+        # not a WorkflowError, which would show a traceback around the one line that helps
+        sys.exit(f"configuration: {error}")
+
+
+PRESET = config_of().preset
+if problem := targets.unwritable(Path("results")):
+    sys.exit(problem)
+
+
+wildcard_constraints:
+    preset="|".join(PRESETS),
+    dataset=r"\w+",
+    experiment=r"\w+",
+    method=r"\w+",
+    seed=r"0|[1-9]\d*",
+    table="|".join(targets.TABLES),
+    figure="|".join(targets.FIGURES),
+
+
+def config_text(wildcards):
+    return settings.canonical(config_of(wildcards.preset))
+
+
+def dataset_of(wildcards):
+    """Return the specification of the dataset that a path names."""
+    preset = config_of(wildcards.preset)
+    settings.check_names("dataset", [wildcards.dataset], preset.datasets)
+    return settings.dataset_spec(preset, wildcards.dataset)
+
+
+def dataset_text(wildcards):
+    return settings.canonical(dataset_of(wildcards))
+
+
+def dataset_code(wildcards):
+    return provenance.digest("dataset", dataset_of(wildcards).module)
+
+
+def run_of(wildcards):
+    """Return the specification of the run that a path names, whether or not a table needs it."""
+    preset = config_of(wildcards.preset)
+    targets.check_run(preset, wildcards.experiment, wildcards.method)
+    return settings.run_spec(
+        preset, wildcards.experiment, wildcards.method, int(wildcards.seed)
+    )
+
+
+def run_text(wildcards):
+    return settings.canonical(run_of(wildcards))
+
+
+def train_code(wildcards):
+    return provenance.digest("train", run_of(wildcards).module)
+
+
+def predict_code(wildcards):
+    return provenance.digest("predict", run_of(wildcards).module)
+
+
+def run_threads(wildcards):
+    return run_of(wildcards).training.threads
+
+
+def run_device(wildcards):
+    return config_of(wildcards.preset).device
+
+
+def run_gpus(wildcards):
+    """Return 1 where a network will run on a GPU, so that jobs queue for it."""
+    device = run_device(wildcards)
+    return int(
+        device == "cuda"
+        or (device == "auto" and shutil.which("nvidia-smi") is not None)
+    )
+
+
+def run_manifest(wildcards):
+    return (
+        f"results/{wildcards.preset}/datasets/{run_of(wildcards).dataset}/manifest.json"
+    )
+
+
+def training_arrays(wildcards):
+    folder = Path(run_manifest(wildcards)).parent
+    return [folder / "train.npz", folder / "val.npz"]
+
+
+def test_arrays(wildcards):
+    return Path(run_manifest(wildcards)).parent / "test.npz"
+
+
+def files_of(preset, runs, *names):
+    """Return the named files in the folders of runs."""
+    folders = [targets.run_folder(Path("results", preset), run) for run in runs]
+    return [folder / name for folder in folders for name in names]
+
+
+def all_metrics(wildcards):
+    preset = config_of(wildcards.preset)
+    runs = [
+        run
+        for name in preset.experiments
+        for run in targets.experiment_runs(preset, name)
+    ]
+    return files_of(wildcards.preset, runs, "metrics.json")
+
+
+def table_metrics(wildcards):
+    runs = targets.table_runs(config_of(wildcards.preset), wildcards.table, PAPER)
+    return files_of(wildcards.preset, runs, "metrics.json")
+
+
+def figure_files(wildcards):
+    """Return what a figure is drawn from: images, predictions and the course of training."""
+    preset = config_of(wildcards.preset)
+    runs = targets.figure_runs(preset, wildcards.figure)
+    datasets = {preset.experiments[experiment].dataset for experiment, _, _ in runs}
+    return files_of(wildcards.preset, runs, "predictions.npz", "train.csv") + [
+        Path("results", wildcards.preset, "datasets", name, "manifest.json")
+        for name in sorted(datasets)
+    ]
+
+
+def figure_arrays(wildcards):
+    return [
+        path.with_name("test.npz")
+        for path in figure_files(wildcards)
+        if path.name == "manifest.json"
+    ]
+
+
+def manifests(wildcards):
+    return expand(
+        "results/{preset}/datasets/{dataset}/manifest.json",
+        preset=PRESET,
+        dataset=config_of().datasets,
+    )
+
+
+def summary():
+    """Return where the tables, figures and reports of this call are."""
+    files = targets.produced(Path("results"), START)
+    return "".join(f"{line}\n" for line in ["", "Written:", *files]) if files else ""
+
+
+def advice():
+    """Return what can be done after a failure."""
+    return (
+        "\nSome jobs failed; their logs are named above. The other runs are kept: the same command "
+        "continues where it stopped.\nA table of what exists: mist-bench table table2 "
+        f"--preset {PRESET} --partial"
+    )

@@ -1,0 +1,80 @@
+# One run is one method on one experiment with one seed: train, predict, evaluate.
+# Arrays are ancient: the small manifest beside them holds their digests.
+# exec: the trainer's parent is Snakemake itself, so that it notices when Snakemake is killed.
+rule train:
+    input:
+        manifest=run_manifest,
+        arrays=ancient(training_arrays),
+    output:
+        spec=f"{RUN}/config.json",
+        train=f"{RUN}/train.csv",
+        val=f"{RUN}/val.csv",
+        weights=f"{RUN}/weights.safetensors",
+        record=f"{RUN}/run.json",
+    log:
+        f"{RUN}/train.log",
+    benchmark:
+        f"{RUN}/benchmark.tsv"
+    conda:
+        "../../environment.yml"
+    threads: run_threads
+    resources:
+        gpu=run_gpus,
+        device=run_device,
+    params:
+        spec=run_text,
+        code=train_code,
+    message:
+        "train {wildcards.method} on {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
+    shell:
+        "exec mist-bench train --spec {params.spec:q} --code {params.code}"
+        " --manifest {input.manifest:q} --record {output.record:q}"
+        " --work results/{wildcards.preset}/work --device {resources.device} > {log:q} 2>&1"
+
+
+rule predict:
+    input:
+        manifest=run_manifest,
+        arrays=ancient(test_arrays),
+        weights=f"{RUN}/weights.safetensors",
+    output:
+        f"{RUN}/predictions.npz",
+    log:
+        f"{RUN}/predict.log",
+    conda:
+        "../../environment.yml"
+    threads: run_threads
+    resources:
+        gpu=run_gpus,
+        device=run_device,
+    params:
+        spec=run_text,
+        code=predict_code,
+    message:
+        "predict {wildcards.method} on {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
+    shell:
+        "mist-bench predict --spec {params.spec:q} --code {params.code}"
+        " --manifest {input.manifest:q} --weights {input.weights:q} --out {output:q}"
+        " --device {resources.device} > {log:q} 2>&1"
+
+
+rule evaluate:
+    input:
+        manifest=run_manifest,
+        arrays=ancient(test_arrays),
+        predictions=f"{RUN}/predictions.npz",
+    output:
+        f"{RUN}/metrics.json",
+    log:
+        f"{RUN}/evaluate.log",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=run_text,
+        code=provenance.digest("evaluate"),
+    message:
+        "evaluate {wildcards.method} on {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
+    shell:
+        "mist-bench evaluate --spec {params.spec:q} --code {params.code}"
+        " --manifest {input.manifest:q} --predictions {input.predictions:q} --out {output:q}"
+        " > {log:q} 2>&1"
