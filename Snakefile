@@ -10,15 +10,7 @@ include: "workflow/rules/common.smk"
 
 rule all:
     input:
-        expand(
-            "results/{preset}/tables/{table}.csv", preset=PRESET, table=targets.TABLES
-        ),
-        expand(
-            "results/{preset}/figures/{figure}.png",
-            preset=PRESET,
-            figure=targets.FIGURES,
-        ),
-        f"results/{PRESET}/report/index.html",
+        everything,
 
 
 include: "workflow/rules/datasets.smk"
@@ -33,30 +25,27 @@ rule data:
 
 rule tables:
     input:
-        expand(
-            "results/{preset}/tables/{table}.csv", preset=PRESET, table=targets.TABLES
-        ),
+        all_tables,
 
 
 rule figures:
     input:
-        expand(
-            "results/{preset}/figures/{figure}.png",
-            preset=PRESET,
-            figure=targets.FIGURES,
-        ),
+        figures_of(PRESET),
 
 
 rule report:
     input:
-        f"results/{PRESET}/report/index.html",
+        report_of(PRESET),
+
+
+rule calibration:
+    input:
+        "results/calibration/tables/calibration.csv",
 
 
 rule smoke:
     input:
-        expand("results/smoke/tables/{table}.csv", table=targets.TABLES),
-        expand("results/smoke/figures/{figure}.png", figure=targets.FIGURES),
-        "results/smoke/report/index.html",
+        everything_small,
 
 
 for name in targets.TABLES:
@@ -75,6 +64,10 @@ for name in targets.FIGURES:
             name
         input:
             f"results/{PRESET}/figures/{name}.png",
+
+
+onstart:
+    claim()
 
 
 onsuccess:

@@ -20,7 +20,7 @@ from mist_bench.models.heads import (
     classification_loss,
     label_histogram,
 )
-from mist_bench.models.heatmap import CompactHeatmap
+from mist_bench.models.heatmap import Networks, build_heatmap
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
 
@@ -95,6 +95,7 @@ class ChannelWise(nn.Module):
 def build(
     task: TaskSpec,
     *,
+    networks: Networks,
     detector_channels: int,
     detector_blocks: int,
     heatmap_stride: int,
@@ -111,12 +112,13 @@ def build(
 
     Args:
         task: classification; K is the number of heatmap channels.
+        networks: compact (this suite's, for CPUs) or official (the paper's).
         detector_channels: channels of the heatmap network before its last layer.
         detector_blocks: residual blocks of the heatmap network.
-        heatmap_stride: pixels per heatmap cell, 2 or 4.
+        heatmap_stride: pixels per heatmap cell; compact: 2 or 4, official: 1.
         temperature: divisor of the heatmap before the softmax over space.
         classifier_channels: channels of the classifier's first layer.
-        patch_size: samples per side of a patch.
+        patch_size: samples per side of a patch; official: 32.
         window: standard deviation of a Gaussian over the patch, in half sides; 0 for none.
         mirror: whether the heatmap network sees randomly reflected images in training.
         lr_detector: Adam's learning rate for the heatmap network.
@@ -124,11 +126,21 @@ def build(
         betas: Adam's decay rates, both networks.
     """
     channels = task.image_size[0]
-    network = CompactHeatmap(
-        channels, detector_channels, detector_blocks, heatmap_stride, outputs=task.num_instances
+    network = build_heatmap(
+        channels,
+        networks=networks,
+        channels=detector_channels,
+        blocks=detector_blocks,
+        stride=heatmap_stride,
+        outputs=task.num_instances,
     )
     classifier = build_classifier(
-        channels, task.num_classes, classifier_channels, patch_size, window
+        channels,
+        task.num_classes,
+        networks=networks,
+        channels=classifier_channels,
+        patch_size=patch_size,
+        window=window,
     )
     optimizers = {
         "detector": adam(network, lr_detector, betas),

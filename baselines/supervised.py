@@ -21,6 +21,8 @@ from mist_bench.models.heads import (
     classification_loss,
     label_histogram,
 )
+from mist_bench.models.heatmap import Networks
+from mist_bench.models.selection import Maximum
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
 
@@ -77,11 +79,13 @@ class Supervised(nn.Module):
 def build(
     task: TaskSpec,
     *,
+    networks: Networks,
     detector_channels: int,
     detector_blocks: int,
     heatmap_stride: int,
     softmax_kernel: int,
     softmax_strength: float,
+    softmax_maximum: Maximum,
     nms_kernel: int,
     target_sigma: float,
     offset_weight: float,
@@ -97,16 +101,19 @@ def build(
 
     Args:
         task: classification; K is the number of detections at test.
+        networks: compact (this suite's, for CPUs) or official (the paper's).
         detector_channels: channels of the heatmap network.
         detector_blocks: residual blocks of the heatmap network.
-        heatmap_stride: pixels per heatmap cell, 2 or 4.
+        heatmap_stride: pixels per heatmap cell; compact: 2 or 4, official: 1.
         softmax_kernel: side of the local spatial softmax's window, cells; 0 for none.
         softmax_strength: factor on the response before the local spatial softmax.
+        softmax_maximum: what that softmax subtracts: the maximum of the global map (official
+            code) or of the local window.
         nms_kernel: side of the non-maximum suppression's window, cells.
         target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
         offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
         classifier_channels: channels of the classifier's first layer.
-        patch_size: samples per side of a patch.
+        patch_size: samples per side of a patch; official: 32.
         window: standard deviation of a Gaussian over the patch, in half sides; 0 for none.
         mirror: whether the detector sees randomly reflected images in training.
         lr_detector: Adam's learning rate for the heatmap network.
@@ -117,17 +124,24 @@ def build(
     detector = build_detector(
         channels,
         task.box_size,
+        networks=networks,
         channels=detector_channels,
         blocks=detector_blocks,
         stride=heatmap_stride,
         softmax_kernel=softmax_kernel,
         softmax_strength=softmax_strength,
+        softmax_maximum=softmax_maximum,
         nms_kernel=nms_kernel,
         target_sigma=target_sigma,
         offset_weight=offset_weight,
     )
     classifier = build_classifier(
-        channels, task.num_classes, classifier_channels, patch_size, window
+        channels,
+        task.num_classes,
+        networks=networks,
+        channels=classifier_channels,
+        patch_size=patch_size,
+        window=window,
     )
     optimizers = {
         "detector": adam(detector, lr_detector, betas),

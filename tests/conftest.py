@@ -6,6 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mist_bench import config as settings
+from mist_bench import targets
+from mist_bench.datasets.files import Split, save_manifest, save_split
+from mist_bench.types import TaskSpec
+
+TINY = TaskSpec("classification", (1, 24, 24), num_instances=2, num_classes=3, box_size=8.0)
+
 
 def synthetic_idx() -> dict[str, bytes]:
     """Return MNIST's four files with 120 train and 40 test digits, all different, as bytes.
@@ -42,3 +49,47 @@ def digit_folder(tmp_path, monkeypatch, digit_files) -> Path:
     monkeypatch.setenv("MIST_BENCH_DATA", str(folder))
     monkeypatch.setenv("MIST_BENCH_ALLOW_UNVERIFIED", "1")
     return folder
+
+
+def tiny_arrays(size: int, seed: int) -> dict[str, np.ndarray]:
+    """Return a split of ``TINY``: two of three shapes, 8 px wide, in a row or on a diagonal."""
+    rng = np.random.default_rng(seed)
+    shapes = np.zeros((3, 8, 8), dtype=np.uint8)
+    shapes[0, 3:5], shapes[1, :, 3:5], shapes[2, 2:6, 2:6] = 255, 255, 255
+    images = np.zeros((size, 1, 24, 24), dtype=np.uint8)
+    labels = rng.integers(3, size=(size, 2))
+    boxes = np.zeros((size, 2, 4), dtype=np.float32)
+    for image, label, box in zip(images, labels, boxes, strict=True):
+        for k, (left, top) in enumerate(zip((2, 14), rng.integers(0, 17, 2), strict=True)):
+            image[0, top : top + 8, left : left + 8] = shapes[label[k]]
+            box[k] = left + 3.5, top + 3.5, 8, 8
+    return {"images": images, "counts": np.full(size, 2), "labels": labels, "boxes": boxes}
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory) -> Path:
+    """A folder with a dataset of ``TINY``; to be read only."""
+    folder = tmp_path_factory.mktemp("tiny")
+    sizes = {"train": 20, "val": 6, "test": 5}
+    splits = {
+        name: save_split(folder, name, Split(tiny_arrays(size, seed), "shapes"))
+        for seed, (name, size) in enumerate(sizes.items())
+    }
+    save_manifest(folder, {"name": "tiny", "splits": splits})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_spec():
+    """A function that returns the smoke preset's run of a method, cut down to ``TINY``."""
+    config = settings.load(targets.SETTINGS, {"preset": "smoke"})
+
+    def spec(method: str = "mist", seed: int = 0, params=(), **training) -> settings.RunSpec:
+        run = settings.run_spec(config, "mnist_hard_classification", method, seed)
+        budget = {"steps": 12, "batch_size": 4, "validate_every": 6, "checkpoint_every": 5}
+        budget |= {"log_every": 3, "warmup": 2, **training}
+        update = {"task": TINY, "params": {**run.params, **dict(params)}}
+        update["training"] = run.training.model_copy(update=budget)
+        return run.model_copy(update=update)
+
+    return spec

@@ -89,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("name", help=f"{name}1, {name}2, ...")
         command.add_argument("--partial", action="store_true", help="also if runs are missing")
         collected.append(command)
+    collected.append(add("calibration", calibration, "compare candidate generators of MNIST-hard"))
     collected.append(add("report", report, "make the HTML report from stored results"))
     for command in stages + collected:
         command.add_argument("--code", help="digest the code must have; checked if given")
@@ -191,6 +192,15 @@ def report(options: argparse.Namespace) -> None:
     write_report(config, results, results / "report")
 
 
+def calibration(options: argparse.Namespace) -> None:
+    """Compare the supervised bound of each candidate generator with the paper's."""
+    config, results = read_config(options)
+    check_code("calibration", None, options.code)
+    from mist_bench.reporting.calibration import write_calibration
+
+    write_calibration(config, results, results / "tables" / "calibration.csv")
+
+
 def resolve(options: argparse.Namespace) -> None:
     """Store a configuration, after checking it once more."""
     config = settings.validate(json.loads(options.config))
@@ -200,10 +210,9 @@ def resolve(options: argparse.Namespace) -> None:
 def why(options: argparse.Namespace) -> None:
     """Print what changed since a run was trained."""
     folder = options.folder
-    stored = folder / "config.json"
-    if not stored.is_file():
+    if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no finished run here (config.json is missing)")
-    old = read_spec(str(stored), RunSpec)
+    old = read_spec(str(folder / "config.json"), RunSpec)
     config = settings.load(targets.SETTINGS, {"preset": old.preset})
     targets.check_run(config, old.experiment, old.method)
     new = settings.run_spec(config, old.experiment, old.method, old.seed)

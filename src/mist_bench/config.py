@@ -155,8 +155,7 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     known = sorted(path.stem for path in (folder / "presets").glob("*.yaml"))
     if preset not in known:
         raise ConfigError(f"preset: {preset!r} is unknown{hint(str(preset), known)}")
-    merged = merge(merge(base, _read_yaml(folder / "presets" / f"{preset}.yaml")), overrides)
-    return validate(merged)
+    return validate(merge(merge(base, _read_preset(folder / "presets", preset)), overrides))
 
 
 def validate(merged: Mapping[str, Any]) -> Config:
@@ -244,9 +243,8 @@ def keywords(module: str, function: str) -> tuple[str, ...]:
 def check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:
     """Raise a ``ConfigError`` for the first of ``names`` that is not ``known``."""
     known = list(known)
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"{where}: {name!r} is unknown{hint(name, known)}")
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"{where}: {unknown[0]!r} is unknown{hint(unknown[0], known)}")
 
 
 def hint(name: str, known: Iterable[str]) -> str:
@@ -259,7 +257,9 @@ def hint(name: str, known: Iterable[str]) -> str:
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Return the first problem of ``error`` in one line, with the nearest valid key."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"{where}: this key is required"
     if first["type"] != "extra_forbidden":
         return f"{where}: {first['msg']} (got {first.get('input')!r})"
     return (
@@ -276,8 +276,18 @@ def _fields_at(model: Any, path: tuple) -> list[str]:
             model = model.model_fields[part].annotation
         else:
             model = next((a for a in reversed(getattr(model, "__args__", ()))), None)
-    fields = getattr(model, "model_fields", None)
-    return list(fields) if fields else []
+    return list(getattr(model, "model_fields", None) or [])
+
+
+def _read_preset(folder: Path, name: str) -> dict[str, Any]:
+    """Return a preset merged over the one that it ``extends``, if any."""
+    preset = _read_yaml(folder / f"{name}.yaml")
+    parent = preset.pop("extends", None)
+    if parent is None:
+        return preset
+    if parent == name or not (folder / f"{parent}.yaml").is_file():
+        raise ConfigError(f"presets/{name}.yaml: extends {parent!r}, which is not another preset")
+    return merge(_read_preset(folder, parent), preset)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -285,6 +295,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a mapping is expected, got {type(data).__name__}")
-    return data
+    if isinstance(data, dict):
+        return data
+    raise ConfigError(f"{path}: a mapping is expected, got {type(data).__name__}")

@@ -38,9 +38,9 @@ snakemake --cores 8 tables --config 'seeds=[0,1,2]'
 snakemake --cores 8 table2 --config 'training={steps: 500}' device=cpu
 ```
 
-A new method is one file with `build(task, **params)` and one entry in `methods`; a new dataset is one
-file with `make_split(split, size, rng, **params)` and one entry in `datasets`. Their `params` are the
-keyword arguments of these functions, listed below; all others are refused.
+A new method is one file with `build(task, **params)` and one entry in `methods`; a new dataset is
+one file with `make_split(split, size, rng, **params)` and one entry in `datasets`. Their `params`
+are the keyword arguments of these functions, listed below; all others are refused.
 """
 
 
@@ -139,5 +139,6 @@ def _first_line(model: type[BaseModel]) -> str:
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(
-        "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |\n" for line in lines
+        "| " + " | ".join(c.replace("|", "\\|").replace("``", "`") for c in line) + " |\n"
+        for line in lines
     )

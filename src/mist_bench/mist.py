@@ -3,6 +3,7 @@
 Shapes: B images, K keypoints, L instances, C channels or classes, H W image, h w heatmap.
 """
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -15,6 +16,8 @@ from mist_bench.models.heads import (
     classification_loss,
     label_histogram,
 )
+from mist_bench.models.heatmap import Networks
+from mist_bench.models.selection import Maximum
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
 Order = Literal["x_tau_eta", "tau_x_eta", "joint"]
@@ -114,20 +117,21 @@ class KeypointStep:
     Args:
         lr: pixels per unit gradient of one image's loss. The official code's 1e4 acts on a batch
             mean of 32, which is 312.5 here.
-        clip: longest step, px (not in the paper).
+        clip: longest step, px (not in the paper); ``None`` for no limit.
         steps: steps in a row.
         penalty: lambda of Eq. 6; the official code has none.
     """
 
-    def __init__(self, lr: float, clip: float, steps: int, penalty: float):
-        self.lr, self.clip, self.steps, self.penalty = lr, clip, steps, penalty
+    def __init__(self, lr: float, clip: float | None, steps: int, penalty: float):
+        self.lr, self.steps, self.penalty = lr, steps, penalty
+        self.clip = math.inf if clip is None else clip
 
     def move(self, boxes: Tensor, start: Tensor, grad: Tensor) -> Tensor:
         """Return boxes after one step down ``grad``; sizes stay. All are (B, K, 4)."""
         grad = grad[..., :2] + 2 * self.penalty * (boxes - start)[..., :2]
         step = self.lr * grad
         length = step.norm(dim=-1, keepdim=True)
-        step = step * (self.clip / length.clamp(min=self.clip))
+        step = step * (self.clip / length).clamp(max=1)
         return torch.cat([boxes[..., :2] - step, boxes[..., 2:]], dim=-1)
 
 
@@ -144,11 +148,13 @@ def adam(module: nn.Module, lr: float, betas: tuple[float, float]) -> torch.opti
 def build(
     task: TaskSpec,
     *,
+    networks: Networks,
     detector_channels: int,
     detector_blocks: int,
     heatmap_stride: int,
     softmax_kernel: int,
     softmax_strength: float,
+    softmax_maximum: Maximum,
     nms_kernel: int,
     target_sigma: float,
     offset_weight: float,
@@ -156,7 +162,7 @@ def build(
     patch_size: int,
     window: float,
     keypoint_lr: float,
-    keypoint_clip: float,
+    keypoint_clip: float | None,
     keypoint_steps: int,
     keypoint_penalty: float,
     order: Order,
@@ -170,20 +176,23 @@ def build(
 
     Args:
         task: classification; K is the number of patches in training and at test.
+        networks: compact (this suite's, for CPUs) or official (the paper's).
         detector_channels: channels of the heatmap network.
         detector_blocks: residual blocks of the heatmap network.
-        heatmap_stride: pixels per heatmap cell, 2 or 4.
+        heatmap_stride: pixels per heatmap cell; compact: 2 or 4, official: 1.
         softmax_kernel: side of the local spatial softmax's window, cells; 0 for none.
         softmax_strength: factor on the response before the local spatial softmax.
+        softmax_maximum: what that softmax subtracts: the maximum of the global map (official
+            code) or of the local window.
         nms_kernel: side of the non-maximum suppression's window, cells.
         target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
         offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
         classifier_channels: channels of the classifier's first layer; later ones have 2 and 4
-            times as many.
-        patch_size: samples per side of a patch.
+            times as many (official: up to 16 times).
+        patch_size: samples per side of a patch; official: 32.
         window: standard deviation of a Gaussian over the patch, in half sides; 0 for none.
         keypoint_lr: pixels per unit gradient of an image's loss.
-        keypoint_clip: longest keypoint step, px.
+        keypoint_clip: longest keypoint step, px; null for no limit (official code).
         keypoint_steps: keypoint steps per batch; 1 where order is joint.
         keypoint_penalty: lambda of Eq. 6.
         order: x_tau_eta (official code), tau_x_eta (Algorithm 1) or joint (tau and the keypoints
@@ -195,7 +204,8 @@ def build(
         betas: Adam's decay rates, both networks.
 
     Raises:
-        ValueError: for another order, or several keypoint steps in the joint one.
+        ValueError: for another order, several keypoint steps in the joint one, or a stride or
+            patch size that the networks do not have.
     """
     if order not in ("x_tau_eta", "tau_x_eta", "joint"):
         raise ValueError(f"order must be x_tau_eta, tau_x_eta or joint, got {order!r}")
@@ -205,17 +215,24 @@ def build(
     detector = build_detector(
         channels,
         task.box_size,
+        networks=networks,
         channels=detector_channels,
         blocks=detector_blocks,
         stride=heatmap_stride,
         softmax_kernel=softmax_kernel,
         softmax_strength=softmax_strength,
+        softmax_maximum=softmax_maximum,
         nms_kernel=nms_kernel,
         target_sigma=target_sigma,
         offset_weight=offset_weight,
     )
     classifier = build_classifier(
-        channels, task.num_classes, classifier_channels, patch_size, window
+        channels,
+        task.num_classes,
+        networks=networks,
+        channels=classifier_channels,
+        patch_size=patch_size,
+        window=window,
     )
     return Mist(
         detector,

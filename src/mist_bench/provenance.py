@@ -35,6 +35,7 @@ STAGES = {
     "metrics": ("mist_bench.reporting.aggregate",),
     "table": ("mist_bench.reporting.tables",),
     "figure": ("mist_bench.reporting.figures",),
+    "calibration": ("mist_bench.reporting.calibration",),
     "report": ("mist_bench.reporting.html",),
 }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ FIGURES: dict[str, dict[str, tuple[str, ...]]] = {
     "figure8": {"mnist_uneven_reconstruction": ("mist",)},
 }
 ALL_SEEDS = ("figure7",)  # the others show the images of one run per method
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 Run = tuple[str, str, int]  # experiment, method, seed
 
 
@@ -110,8 +112,8 @@ def typed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return float(value) if "e" in value.lower() else yaml.safe_load(value)
-    except (ValueError, yaml.YAMLError):
+        return float(value) if EXPONENT.fullmatch(value) else yaml.safe_load(value)
+    except yaml.YAMLError:
         return value
 
 

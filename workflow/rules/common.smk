@@ -6,6 +6,8 @@ import time
 from functools import cache
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 try:
     from mist_bench import config as settings
     from mist_bench import provenance, targets
@@ -21,6 +23,7 @@ RESOURCES = WORKFLOW / "resources"
 PAPER = RESOURCES / "paper_results.csv"
 PRESETS = sorted(path.stem for path in (SETTINGS / "presets").glob("*.yaml"))
 START = time.time()
+LOCK = FileLock(Path(".snakemake", "running.lock"))
 # jobs find mist-bench beside the Python that runs Snakemake, even if its environment is not active
 os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -146,6 +149,14 @@ def table_metrics(wildcards):
     return files_of(wildcards.preset, runs, "metrics.json")
 
 
+def calibration_metrics(wildcards):
+    """Return the metrics of the candidate generators of MNIST-hard."""
+    preset = config_of(wildcards.preset)
+    names = [name for name in preset.experiments if name.startswith("calibrate_")]
+    runs = [run for name in names for run in targets.experiment_runs(preset, name)]
+    return files_of(wildcards.preset, runs, "metrics.json")
+
+
 def figure_files(wildcards):
     """Return what a figure is drawn from: images, predictions and the course of training."""
     preset = config_of(wildcards.preset)
@@ -166,11 +177,55 @@ def figure_arrays(wildcards):
 
 
 def manifests(wildcards):
+    """Return the manifests of the datasets that some experiment uses."""
     return expand(
         "results/{preset}/datasets/{dataset}/manifest.json",
         preset=PRESET,
-        dataset=config_of().datasets,
+        dataset={setup.dataset for setup in config_of().experiments.values()},
     )
+
+
+def tables_of(preset):
+    """Return all tables and the metrics behind them, so that lost metrics are made again."""
+    runs = {
+        run
+        for table in targets.TABLES
+        for run in targets.table_runs(config_of(preset), table, PAPER)
+    }
+    tables = [
+        Path("results", preset, "tables", f"{name}.csv") for name in targets.TABLES
+    ]
+    return tables + files_of(preset, sorted(runs), "metrics.json")
+
+
+def figures_of(preset):
+    return [
+        Path("results", preset, "figures", f"{name}.png") for name in targets.FIGURES
+    ]
+
+
+def report_of(preset):
+    return Path("results", preset, "report", "index.html")
+
+
+def all_tables(wildcards):
+    return tables_of(PRESET)
+
+
+def everything(wildcards):
+    return [*tables_of(PRESET), *figures_of(PRESET), report_of(PRESET)]
+
+
+def everything_small(wildcards):
+    return [*tables_of("smoke"), *figures_of("smoke"), report_of("smoke")]
+
+
+def claim():
+    """Refuse a second call in the same folder; the system frees the lock when a call is killed."""
+    try:
+        LOCK.acquire(timeout=0)
+    except Timeout:
+        sys.exit("another snakemake is at work in this folder; wait for it or stop it")
 
 
 def summary():

@@ -95,3 +95,22 @@ rule html:
         "report, {wildcards.preset}"
     shell:
         "mist-bench report --config {input.config:q} --code {params.code} > {log:q} 2>&1"
+
+
+rule calibration_table:
+    input:
+        calibration_metrics,
+        config="results/{preset}/config.json",
+        paper=PAPER,
+    output:
+        "results/{preset}/tables/calibration.csv",
+    log:
+        "results/{preset}/logs/calibration.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=provenance.digest("calibration"),
+    message:
+        "supervised bound of each candidate generator"
+    shell:
+        "mist-bench calibration --config {input.config:q} --code {params.code} > {log:q} 2>&1"

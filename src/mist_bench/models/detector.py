@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mist_bench.models.heatmap import CompactHeatmap
+from mist_bench.models.heatmap import Networks, build_heatmap
 from mist_bench.models.selection import (
+    Maximum,
     gaussian_heatmap,
     local_spatial_softmax,
     nearest_cells,
@@ -23,10 +24,13 @@ class Detector(nn.Module):
     """H_eta with its sharpening, E_K and G.
 
     Args:
-        network: maps images to (B, 3, h, w): response, x- and y-offset in cells (Appendix A).
+        network: maps images to (B, 3, h, w): response, x- and y-offset in cells (Appendix A); the
+            response alone, (B, 1, h, w), is enough without offsets.
         box_size: side of every box, px.
         softmax_kernel: side of the local spatial softmax's window in cells; 0 for none.
         softmax_strength: factor on the response before that softmax.
+        softmax_maximum: what that softmax subtracts: the maximum of the ``global`` map or of the
+            ``local`` window.
         nms_kernel: side of the non-maximum suppression's window in cells.
         target_sigma: standard deviation of the Gaussians of G in cells; 0 for single points.
         offset_weight: weight of the offsets' Huber loss (Eq. 11); 0 for no offsets.
@@ -39,6 +43,7 @@ class Detector(nn.Module):
         box_size: float,
         softmax_kernel: int,
         softmax_strength: float,
+        softmax_maximum: Maximum,
         nms_kernel: int,
         target_sigma: float,
         offset_weight: float,
@@ -47,16 +52,21 @@ class Detector(nn.Module):
         self.network = network.to(memory_format=torch.channels_last)
         self.box_size = box_size
         self.softmax_kernel, self.softmax_strength = softmax_kernel, softmax_strength
+        self.softmax_maximum = softmax_maximum
         self.nms_kernel, self.target_sigma = nms_kernel, target_sigma
         self.offset_weight = offset_weight
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return H(I): the (B, h, w) heatmap and the (B, 2, h, w) offsets in cells."""
         raw = self.network(images)
-        response, offsets = raw[:, 0], raw[:, 1:3]
+        response = raw[:, 0]
+        B, h, w = response.shape
+        offsets = raw[:, 1:3] if self.offset_weight > 0 else response.new_zeros(B, 2, h, w)
         if self.softmax_kernel > 0:
-            response = local_spatial_softmax(response, self.softmax_kernel, self.softmax_strength)
-        return response, offsets if self.offset_weight > 0 else torch.zeros_like(offsets)
+            response = local_spatial_softmax(
+                response, self.softmax_kernel, self.softmax_strength, maximum=self.softmax_maximum
+            )
+        return response, offsets
 
     @torch.no_grad()
     def extract(self, heatmap: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -138,22 +148,32 @@ def build_detector(
     in_channels: int,
     box_size: float,
     *,
+    networks: Networks,
     channels: int,
     blocks: int,
     stride: int,
     softmax_kernel: int,
     softmax_strength: float,
+    softmax_maximum: Maximum,
     nms_kernel: int,
     target_sigma: float,
     offset_weight: float,
 ) -> Detector:
     """Return the detector that MIST and the supervised bound share."""
-    network = CompactHeatmap(in_channels, channels, blocks, stride, outputs=3)
+    network = build_heatmap(
+        in_channels,
+        networks=networks,
+        channels=channels,
+        blocks=blocks,
+        stride=stride,
+        outputs=3 if offset_weight > 0 else 1,
+    )
     return Detector(
         network,
         box_size=box_size,
         softmax_kernel=softmax_kernel,
         softmax_strength=softmax_strength,
+        softmax_maximum=softmax_maximum,
         nms_kernel=nms_kernel,
         target_sigma=target_sigma,
         offset_weight=offset_weight,

@@ -6,7 +6,8 @@ Shapes: B images, K patches, N patches in all, C channels or classes, p patch si
 import torch
 from torch import Tensor, nn
 
-from mist_bench.models.heatmap import conv_norm
+from mist_bench.models.heatmap import Networks, conv_norm
+from mist_bench.models.official import PATCH_SIZE, OfficialClassifier
 from mist_bench.models.sampler import sample_patches
 
 
@@ -22,7 +23,9 @@ class CompactClassifier(nn.Module):
         c = channels
         layers = [(in_channels, c, 1), (c, 2 * c, 2), (2 * c, 2 * c, 1), (2 * c, 4 * c, 2)]
         layers.append((4 * c, 4 * c, 1))
-        blocks = [nn.Sequential(conv_norm(i, o, 3, stride), nn.ReLU()) for i, o, stride in layers]
+        blocks = [
+            nn.Sequential(conv_norm(i, o, 2 + stride, stride), nn.ReLU()) for i, o, stride in layers
+        ]
         self.features = nn.Sequential(*blocks)
         self.logits = nn.Linear(4 * c, num_classes)
 
@@ -76,7 +79,27 @@ def classification_loss(probs: Tensor, histogram: Tensor) -> Tensor:
 
 
 def build_classifier(
-    in_channels: int, num_classes: int, channels: int, patch_size: int, window: float
+    in_channels: int,
+    num_classes: int,
+    *,
+    networks: Networks,
+    channels: int,
+    patch_size: int,
+    window: float,
 ) -> BoxClassifier:
-    """Return the classifier that MIST and its competitors share."""
-    return BoxClassifier(CompactClassifier(in_channels, channels, num_classes), patch_size, window)
+    """Return the classifier that MIST and its competitors share.
+
+    Raises:
+        ValueError: for unknown ``networks`` or a patch size that they cannot take.
+    """
+    if networks == "compact":
+        network = CompactClassifier(in_channels, channels, num_classes)
+    elif networks == "official":
+        if patch_size != PATCH_SIZE:
+            raise ValueError(
+                f"the official classifier takes patches of {PATCH_SIZE} px, got {patch_size}"
+            )
+        network = OfficialClassifier(in_channels, channels, num_classes)
+    else:
+        raise ValueError(f"networks must be compact or official, got {networks!r}")
+    return BoxClassifier(network, patch_size, window)

@@ -5,8 +5,14 @@ h = H / stride: channel 0 is the response, channels 1 and 2 the x- and y-offset 
 there are any. Cell j of a map of stride s has its center at pixel s * j + (s - 1) / 2.
 """
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mist_bench.models.official import OfficialHeatmap
+
+Networks = Literal["compact", "official"]
 
 
 class CompactHeatmap(nn.Module):
@@ -22,8 +28,8 @@ class CompactHeatmap(nn.Module):
         if stride not in (2, 4):
             raise ValueError(f"the compact heatmap network has stride 2 or 4, got {stride}")
         half = channels // 2
-        stem = [conv_norm(in_channels, half, 5, 2), nn.ReLU()]
-        stem += [conv_norm(half, channels, 3, stride // 2), nn.ReLU()]
+        stem = [conv_norm(in_channels, half, 6, 2), nn.ReLU()]
+        stem += [conv_norm(half, channels, 3 if stride == 2 else 4, stride // 2), nn.ReLU()]
         self.stride = stride
         self.stem = nn.Sequential(*stem)
         self.blocks = nn.Sequential(*[PreservingBlock(channels) for _ in range(blocks)])
@@ -48,8 +54,32 @@ class PreservingBlock(nn.Module):
 
 
 def conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
-    """Return a convolution that keeps the size up to its stride, and batch norm."""
+    """Return a convolution that keeps the size up to its stride, and batch norm.
+
+    With an odd kernel at stride 1 and an even one at stride 2, every output sits in the middle of
+    the pixels it stands for; otherwise detections are pulled to one side.
+
+    Raises:
+        ValueError: for another combination.
+    """
+    if (kernel - stride) % 2:
+        raise ValueError(f"a kernel of {kernel} at stride {stride} is off center")
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
+        nn.Conv2d(in_channels, out_channels, kernel, stride, (kernel - stride) // 2, bias=False),
         nn.BatchNorm2d(out_channels),
     )
+
+
+def build_heatmap(
+    in_channels: int, *, networks: Networks, channels: int, blocks: int, stride: int, outputs: int
+) -> nn.Module:
+    """Return the heatmap network that MIST and its competitors share.
+
+    Raises:
+        ValueError: for unknown ``networks`` or a stride that they do not have.
+    """
+    if networks == "compact":
+        return CompactHeatmap(in_channels, channels, blocks, stride, outputs)
+    if networks == "official":
+        return OfficialHeatmap(in_channels, channels, blocks, stride, outputs)
+    raise ValueError(f"networks must be compact or official, got {networks!r}")

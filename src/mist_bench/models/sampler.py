@@ -37,7 +37,11 @@ def hat_weights(coordinates: Tensor, length: int) -> Tensor:
         (..., p, length); rows sum to 1 inside the image and fade to 0 within a pixel outside.
     """
     pixels = torch.arange(length, dtype=coordinates.dtype, device=coordinates.device)
-    return (1 - (coordinates[..., None] - pixels).abs()).clamp(min=0)
+    distance = coordinates[..., None] - pixels
+    rising, falling = (distance >= -1) & (distance < 0), (distance >= 0) & (distance < 1)
+    # abs and clamp have no slope at a pixel's center, where the official keypoints start
+    slope = rising.to(distance.dtype) - falling.to(distance.dtype)
+    return slope * distance + slope.abs()
 
 
 def box_weights(boxes: Tensor, image_size: tuple[int, int], size: int) -> tuple[Tensor, Tensor]:

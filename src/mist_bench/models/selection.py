@@ -4,13 +4,17 @@ Shapes: B images, K keypoints, h w heatmap. Keypoints are xy in heatmap cells: c
 center at j.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Maximum = Literal["global", "local"]
+
 
 def local_spatial_softmax(
-    logits: Tensor, kernel: int, strength: float, eps: float = 1e-6, maximum: str = "global"
+    logits: Tensor, kernel: int, strength: float, eps: float = 1e-6, maximum: Maximum = "global"
 ) -> Tensor:
     """Return logits sharpened by a softmax over a window around each location (Appendix A).
 
@@ -59,8 +63,8 @@ def top_k(heatmap: Tensor, num_instances: int, kernel: int) -> tuple[Tensor, Ten
     """Return the K highest local maxima of each heatmap (Sec. 4.1, E_K).
 
     A cell is a local maximum if none in its window is higher; where fewer than K exist, the rest
-    are the first cells of the map with score -inf (the official code returns zeros there, which
-    outrank negative maxima).
+    are other cells with score -inf (the official code sets these to zero, which outranks negative
+    maxima).
 
     Args:
         heatmap: (B, h, w).

@@ -1,0 +1,122 @@
+"""The paper's networks for MNIST, as the official code has them (Appendix A and C.1).
+
+Layers follow ubc-vision/mist, models/{net,detector,classifier}.py (Apache-2.0); written anew.
+
+Shapes: B images, N patches, C channels, H W image, h w map, p patch side.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEVELS, BLOCKS_PER_LEVEL = 5, 3  # of the encoder (Appendix C.1)
+PATCH_SIZE = 2**LEVELS  # px, so that the encoder ends in a single location
+
+
+class SharedNormBlock(nn.Module):
+    """A residual block of two 3x3 convolutions, with one normalization used after both.
+
+    Deviation D8: the paper normalizes before each convolution. A group norm of one group is a
+    layer norm over channels and space.
+
+    Args:
+        channels: C, in and out.
+        padding: 1 to keep the size, 0 for valid convolutions that lose 2 px on each side.
+    """
+
+    def __init__(self, channels: int, padding: int):
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=padding)
+        self.second = nn.Conv2d(channels, channels, 3, padding=padding)
+        self.norm = nn.GroupNorm(1, channels)
+        self.crop = 2 * (1 - padding)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (B, C, h, w) features of (B, C, h, w), or of (B, C, h + 4, w + 4) if valid."""
+        branch = self.norm(self.second(F.relu(self.norm(self.first(features)))))
+        h, w = features.shape[-2:]
+        skip = features[..., self.crop : h - self.crop, self.crop : w - self.crop]
+        return F.relu(skip + branch)
+
+
+class ResidualStage(nn.Module):
+    """A 1x1 convolution to another number of channels, then residual blocks."""
+
+    def __init__(self, in_channels: int, channels: int, blocks: int, *, padding: int):
+        super().__init__()
+        self.pointwise = nn.Conv2d(in_channels, channels, 1)
+        self.blocks = nn.Sequential(*[SharedNormBlock(channels, padding) for _ in range(blocks)])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return (B, channels, h, w) features, smaller by 4 px a block if ``padding`` is 0."""
+        return self.blocks(self.pointwise(features))
+
+
+class OfficialHeatmap(nn.Module):
+    """H_eta at the resolution of the image (Appendix A, official code models/detector.py:141).
+
+    The image is extended by reflection, so that valid convolutions end at its size. With the
+    paper's 4 blocks, convolutions see 17 x 17 px; the norms mix in the statistics of the whole map.
+
+    Args:
+        in_channels: C of the images.
+        channels: channels inside; 32 in the paper.
+        blocks: residual blocks; 4 in the paper.
+        stride: pixels per cell: 1.
+        outputs: 1 for the response alone, 3 with offsets, K for one channel per patch.
+
+    Raises:
+        ValueError: for another stride.
+    """
+
+    def __init__(self, in_channels: int, channels: int, blocks: int, stride: int, outputs: int):
+        super().__init__()
+        if stride != 1:
+            raise ValueError(f"the official heatmap network has stride 1, got {stride}")
+        self.stride = stride
+        self.margin = 2 * blocks
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.stage = ResidualStage(in_channels, channels, blocks, padding=0)
+        self.head = nn.Conv2d(channels, outputs, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the raw (B, outputs, H, W) map of (B, C, H, W) images."""
+        padded = F.pad(images, (self.margin,) * 4, mode="reflect")
+        return self.head(self.stage(self.norm(padded)))
+
+
+class OfficialEncoder(nn.Module):
+    """Patches to vectors (Appendix C.1, official code models/classifier.py:88).
+
+    Args:
+        in_channels: C of the patches.
+        channels: channels of the first level, doubled at each of the next four; 8 in the paper.
+    """
+
+    def __init__(self, in_channels: int, channels: int):
+        super().__init__()
+        widths = [channels * 2**level for level in range(LEVELS)]
+        pairs = zip([in_channels, *widths[:-1]], widths, strict=True)
+        self.levels = nn.ModuleList(
+            ResidualStage(inside, width, BLOCKS_PER_LEVEL, padding=1) for inside, width in pairs
+        )
+        self.last = ResidualStage(widths[-1], widths[-1], BLOCKS_PER_LEVEL, padding=1)
+        self.out_channels = widths[-1]
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return (N, 16 * channels) vectors of (N, C, 32, 32) patches."""
+        for level in self.levels:
+            patches = F.max_pool2d(level(patches), 2)
+        return self.last(patches).flatten(1)
+
+
+class OfficialClassifier(nn.Module):
+    """The encoder and a dense layer (Appendix C.1); see ``OfficialEncoder``."""
+
+    def __init__(self, in_channels: int, channels: int, num_classes: int):
+        super().__init__()
+        self.encoder = OfficialEncoder(in_channels, channels)
+        self.logits = nn.Linear(self.encoder.out_channels, num_classes)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return (N, num_classes) logits of (N, C, 32, 32) patches."""
+        return self.logits(self.encoder(patches))

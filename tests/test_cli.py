@@ -1,0 +1,231 @@
+"""The command line: what it prints and returns when something is wrong, and the small commands."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from mist_bench import cli, provenance, targets
+from mist_bench import config as settings
+from mist_bench.config import canonical
+
+RUN = ("mnist_hard_classification", "mist", 0)
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    return settings.load(targets.SETTINGS, {"preset": "smoke"})
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """Every command runs in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    """Return the exit code, stdout, and the lines of stderr."""
+    code = cli.main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err.splitlines()
+
+
+def test_every_command_has_help(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    text = capsys.readouterr().out
+    for name in ("dataset", "train", "predict", "evaluate", "table", "figure", "report", "why"):
+        assert name in text
+
+
+def test_an_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["trian"])
+    assert "invalid choice: 'trian'" in capsys.readouterr().err
+
+
+def test_a_misspelt_key_in_a_spec_is_one_line(capsys, smoke):
+    spec = canonical(settings.run_spec(smoke, *RUN)).replace('"steps"', '"stepz"')
+    code, _, lines = run(
+        capsys,
+        *("predict", "--spec", spec, "--manifest", "m", "--weights", "w", "--out", "o"),
+        *("--device", "cpu"),
+    )
+    assert code == 1
+    assert len(lines) == 1
+    assert "--spec: training.ste" in lines[0]
+
+
+def test_a_missing_spec_file_is_one_line(capsys):
+    code, _, lines = run(capsys, "dataset", "--spec", "no.json", "--manifest", "m.json")
+    assert (code, len(lines)) == (1, 1)
+    assert "no.json" in lines[0]
+
+
+def test_code_edited_after_the_start_is_refused(capsys, smoke):
+    spec = canonical(settings.dataset_spec(smoke, "mnist_hard"))
+    code, _, lines = run(capsys, "dataset", "--spec", spec, "--manifest", "a/m.json", "--code", "0")
+    assert (code, len(lines)) == (1, 1)
+    assert "start the workflow again" in lines[0]
+
+
+def test_a_missing_data_folder_is_one_line(capsys, smoke, here, monkeypatch):
+    monkeypatch.setenv("MIST_BENCH_DATA", str(here / "nowhere"))
+    spec = canonical(settings.dataset_spec(smoke, "mnist_hard"))
+    code, _, lines = run(capsys, "dataset", "--spec", spec, "--manifest", "d/mnist/manifest.json")
+    assert code == 1
+    assert "nowhere" in lines[-1]
+    assert "MIST_BENCH_DATA" in lines[-1]
+    assert not (here / "d" / "mnist").exists()
+
+
+def test_a_spec_may_be_a_file(here, smoke):
+    spec = settings.run_spec(smoke, *RUN)
+    (here / "spec.json").write_text(canonical(spec))
+    assert cli.read_spec("spec.json", settings.RunSpec) == spec
+    assert cli.read_spec(canonical(spec), settings.RunSpec) == spec
+
+
+def test_a_table_of_missing_runs_is_refused_unless_partial(capsys, here):
+    code, _, lines = run(capsys, "table", "table2", "--preset", "smoke")
+    assert (code, len(lines)) == (1, 1)
+    assert "results/smoke/runs/mnist_hard_classification/" in lines[0]
+    assert "--partial" in lines[0]
+    assert run(capsys, "table", "table2", "--preset", "smoke", "--partial")[0] == 0
+    rows = (here / "results/smoke/tables/table2.csv").read_text().splitlines()
+    assert len(rows) > 1
+    assert all("not run" in row for row in rows[1:])
+
+
+def test_an_unknown_table_names_the_nearest(capsys):
+    code, _, lines = run(capsys, "table", "tabel2", "--preset", "smoke")
+    assert (code, len(lines)) == (1, 1)
+    assert "did you mean 'table2'?" in lines[0]
+
+
+def test_resolve_stores_what_can_be_read_back(here, smoke):
+    assert cli.main(["resolve", "--config", canonical(smoke), "--out", "config.json"]) == 0
+    assert settings.validate(json.loads((here / "config.json").read_text())) == smoke
+
+
+def test_why_compares_a_run_with_now(capsys, here, smoke):
+    spec = settings.run_spec(smoke, *RUN)
+    folder = targets.run_folder(here / "results/smoke", RUN)
+    folder.mkdir(parents=True)
+    manifest = here / "results/smoke/datasets" / spec.dataset / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    code = provenance.stage_code("train", spec.module)
+    record = {"code": code, "manifest": provenance.file_digest(manifest)}
+    (folder / "config.json").write_text(canonical(spec))
+    (folder / "run.json").write_text(json.dumps(record))
+    assert run(capsys, "why", folder)[1].strip() == "nothing changed since this run was trained"
+    first = next(iter(code))
+    (folder / "run.json").write_text(json.dumps(record | {"code": code | {first: "other"}}))
+    steps = spec.training.steps
+    old = canonical(spec).replace(f'"steps":{steps}', f'"steps":{steps + 1}')
+    (folder / "config.json").write_text(old)
+    assert run(capsys, "why", folder)[1].splitlines() == [
+        f"config training.steps: {steps + 1} -> {steps}",
+        f"code {first}: changed",
+    ]
+
+
+def test_why_without_a_run_is_one_line(capsys):
+    code, _, lines = run(capsys, "why", "results/smoke/runs/a/b/seed0")
+    assert (code, len(lines)) == (1, 1)
+    assert "no finished run here" in lines[0]
+
+
+def test_clean_work_keeps_the_checkpoints_of_unfinished_runs(capsys, here):
+    results = here / "results/smoke"
+    done = targets.run_folder(results, RUN)
+    done.mkdir(parents=True)
+    (done / "run.json").write_text("{}")
+    names = ["mnist_hard_classification-mist-seed0-aaa", "mnist_hard_classification-mist-seed1-bbb"]
+    for name in names:
+        (results / "work" / name).mkdir(parents=True)
+    assert run(capsys, "clean-work", "--preset", "smoke")[0] == 0
+    assert [path.name for path in (results / "work").iterdir()] == names[1:]
+
+
+def test_work_folders_differ_in_config_code_and_data(here, smoke):
+    manifest = here / "manifest.json"
+    manifest.write_text("{}")
+    spec, other = (settings.run_spec(smoke, *RUN[:2], seed) for seed in (0, 1))
+    names = {
+        cli.work_name(spec, {"a": "1"}, manifest),
+        cli.work_name(spec, {"a": "2"}, manifest),
+        cli.work_name(other, {"a": "1"}, manifest),
+    }
+    manifest.write_text("{} ")
+    names.add(cli.work_name(spec, {"a": "1"}, manifest))
+    assert len(names) == 4
+    assert all(name.startswith("mnist_hard_classification-mist-seed") for name in names)
+
+
+def test_an_interrupted_training_asks_to_be_continued(capsys, here, smoke, monkeypatch):
+    interrupted = type("Interrupted", (RuntimeError,), {})
+
+    def train(*_):
+        raise interrupted("stopped at step 3 of 9")
+
+    module = SimpleNamespace(Interrupted=interrupted, train=train)
+    monkeypatch.setitem(sys.modules, "mist_bench.training", module)
+    (here / "manifest.json").write_text("{}")
+    arguments = ("--manifest", "manifest.json", "--record", "r/run.json", "--work", "w")
+    spec = canonical(settings.run_spec(smoke, *RUN))
+    with pytest.raises(SystemExit, match="75"):
+        cli.main(["train", "--spec", spec, *arguments, "--device", "cpu"])
+    assert "stopped at step 3 of 9" in capsys.readouterr().err
+
+
+def test_figures_know_their_runs(smoke):
+    runs = targets.figure_runs(smoke, "figure5")
+    assert [run[1] for run in runs] == ["mist", "channelwise"]
+    assert {run[2] for run in runs} == {smoke.seeds[0]}
+    with pytest.raises(settings.ConfigError, match="did you mean 'figure5'"):
+        targets.figure_runs(smoke, "figur5")
+
+
+def test_tables_need_every_method_and_seed_of_their_experiments(smoke):
+    config = smoke.model_copy(update={"seeds": [0, 3]})
+    runs = targets.table_runs(config, "table2")
+    methods = config.experiments["mnist_hard_classification"].methods
+    expected = [("mnist_hard_classification", m, seed) for m in methods for seed in (0, 3)]
+    assert runs == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "cannot be read"),
+        ("table,metric\ntable2,iou50\n", "column 'experiment' is missing"),
+        ("table,experiment\ntable1,a\n", "no row for 'table2'"),
+    ],
+)
+def test_bad_paper_results_are_one_line(here, text, words):
+    if text:
+        (here / "paper.csv").write_text(text)
+    with pytest.raises(settings.ConfigError, match=words):
+        targets.table_experiments(here / "paper.csv", "table2")
+
+
+def test_what_was_produced_is_listed_once_per_artefact(here):
+    for name in ("tables/table1.csv", "tables/table1.md", "report/index.html", "logs/table1.log"):
+        path = here / "results/smoke" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert targets.produced(here / "results", 0) == [
+        f"{here}/results/smoke/tables/table1.{{csv,md}}",
+        f"{here}/results/smoke/report/index.html",
+    ]
+    assert targets.produced(here / "results", path.stat().st_mtime + 60) == []
+
+
+def test_a_file_in_the_place_of_results_is_named(here):
+    (here / "results").touch()
+    assert "a file is where the results folder should be" in targets.unwritable(here / "results")
+    assert targets.unwritable(here / "elsewhere") is None

@@ -1,0 +1,179 @@
+"""The detector around a stub network: conversions, offsets, the loss by hand, reflections."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mist_bench.models.detector import Detector, Mirror, gather_cells
+from mist_bench.models.sampler import sample_patches
+
+
+class Fixed(nn.Module):
+    """A network that returns the same (channels, h, w) map for every image."""
+
+    def __init__(self, raw, stride):
+        super().__init__()
+        self.raw, self.stride = nn.Parameter(raw), stride
+
+    def forward(self, images):
+        return self.raw.expand(len(images), *self.raw.shape)
+
+
+def detector(raw=None, stride=4, **changes):
+    raw = torch.zeros(3, 5, 5) if raw is None else raw
+    options = {
+        "box_size": 8.0,
+        "softmax_kernel": 0,
+        "softmax_strength": 10.0,
+        "softmax_maximum": "global",
+        "nms_kernel": 3,
+        "target_sigma": 0.0,
+        "offset_weight": 0.0,
+    }
+    return Detector(Fixed(raw, stride), **options | changes)
+
+
+def with_peak(x, y, size=(5, 5)):
+    raw = torch.zeros(3, *size)
+    raw[0, y, x] = 1
+    return raw
+
+
+@pytest.mark.parametrize(("stride", "center"), [(1, [2.0, 3.0]), (2, [4.5, 6.5]), (4, [9.5, 13.5])])
+def test_a_cell_is_a_box_around_the_center_of_its_pixels(stride, center):
+    boxes = detector(stride=stride).to_boxes(torch.tensor([[[2.0, 3.0]]]))
+    assert boxes.tolist() == [[[*center, 8.0, 8.0]]]
+
+
+@settings(deadline=None)
+@given(
+    x=st.floats(-10, 100, width=32), y=st.floats(-10, 100, width=32), s=st.sampled_from([1, 2, 4])
+)
+def test_cells_and_boxes_are_inverse(x, y, s):
+    cells = torch.tensor([[[x, y]]])
+    one = detector(stride=s)
+    torch.testing.assert_close(one.to_cells(one.to_boxes(cells)), cells, atol=1e-4, rtol=1e-5)
+
+
+def test_boxes_are_extracted_best_first():
+    raw = with_peak(3, 1)
+    raw[0, 4, 0] = 2
+    one = detector(raw)
+    heatmap, offsets = one(torch.zeros(2, 1, 20, 20))
+    boxes, scores = one.extract(heatmap, offsets, 2)
+    assert boxes.tolist() == [[[1.5, 17.5, 8, 8], [13.5, 5.5, 8, 8]]] * 2
+    assert scores.tolist() == [[2, 1]] * 2
+    assert not boxes.requires_grad
+
+
+def test_offsets_move_boxes_by_cells():
+    raw = with_peak(3, 1)
+    raw[1, 1, 3], raw[2, 1, 3] = 0.25, -0.5  # of the selected cell
+    raw[1:, 0, 0] = 9  # of another
+    boxes, _ = (one := detector(raw, offset_weight=0.1)).extract(*one(torch.zeros(1, 1, 20, 20)), 1)
+    assert boxes.tolist() == [[[13.5 + 4 * 0.25, 5.5 - 4 * 0.5, 8, 8]]]
+
+
+def test_without_offsets_the_network_may_have_one_channel():
+    one = detector(with_peak(3, 1)[:1])
+    boxes, _ = one.extract(*one(torch.zeros(1, 1, 20, 20)), 1)
+    assert boxes.tolist() == [[[13.5, 5.5, 8, 8]]]
+
+
+def test_the_response_is_sharpened_where_asked():
+    raw = with_peak(2, 2)
+    heatmap, _ = detector(raw, softmax_kernel=3, softmax_strength=50.0)(torch.zeros(1, 1, 20, 20))
+    assert heatmap[0, 2, 2].item() == pytest.approx(1, abs=1e-4)
+    assert detector(raw)(torch.zeros(1, 1, 20, 20))[0][0].equal(raw[0])
+
+
+def test_gather_reads_all_channels_at_a_cell():
+    maps = torch.arange(24.0).view(1, 2, 3, 4)
+    assert gather_cells(maps, torch.tensor([[5, 0]])).tolist() == [[[5, 17], [0, 12]]]
+
+
+def test_the_loss_against_points_by_hand():
+    one = detector()
+    heatmap = torch.zeros(2, 5, 5)
+    heatmap[0, 3, 2] = 0.5
+    boxes = torch.tensor([[[9.5, 13.5, 8, 8]], [[0.0, 0, 8, 8]]])  # cells (2, 3) and (0, 0)
+    loss = one.loss(heatmap, torch.zeros(2, 2, 5, 5), boxes)
+    assert loss.tolist() == pytest.approx([0.25 / 25, 1 / 25])
+
+
+def test_the_loss_against_gaussians_vanishes_at_its_target():
+    one = detector(target_sigma=1.0)
+    boxes = torch.tensor([[[9.5, 13.5, 8, 8]]])
+    y, x = torch.meshgrid(torch.arange(5.0), torch.arange(5.0), indexing="ij")
+    target = torch.exp(-((x - 2) ** 2 + (y - 3) ** 2) / 2)[None]
+    assert one.loss(target, torch.zeros(1, 2, 5, 5), boxes).item() == pytest.approx(0, abs=1e-12)
+    assert one.loss(target.flip(-2), torch.zeros(1, 2, 5, 5), boxes).item() > 0.01
+
+
+def test_the_loss_of_offsets_by_hand():
+    one = detector(offset_weight=0.1)
+    target = torch.zeros(1, 5, 5)
+    target[0, 3, 2] = 1
+    offsets = torch.zeros(1, 2, 5, 5)
+    offsets[0, :, 3, 2] = torch.tensor([0.25, 2.0])
+    offsets[0, :, 0, 0] = 7  # read by nobody
+    boxes = torch.tensor([[[9.5 + 1, 13.5, 8, 8]]])  # a quarter of a cell to the right
+    huber = (0 + (2.0 - 0.5)) / 2
+    assert one.loss(target, offsets, boxes).item() == pytest.approx(0.1 * huber)
+
+
+def test_each_image_has_its_own_loss():
+    one = detector(offset_weight=0.1, target_sigma=0.6)
+    generator = torch.Generator().manual_seed(0)
+    heatmap = torch.rand(3, 5, 5, generator=generator)
+    offsets = torch.rand(3, 2, 5, 5, generator=generator)
+    boxes = 20 * torch.rand(3, 2, 4, generator=generator)
+    together = one.loss(heatmap, offsets, boxes)
+    alone = [one.loss(heatmap[i : i + 1], offsets[i : i + 1], boxes[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+def mirrors():
+    """Reflections of all four kinds, and the images they belong to."""
+    images = torch.rand(4, 2, 9, 12, generator=torch.Generator().manual_seed(0))
+    mirror = Mirror(images)
+    mirror.x, mirror.y = torch.tensor([[False, True, False, True], [False, False, True, True]])
+    return mirror, images
+
+
+def test_a_reflection_undoes_itself():
+    mirror, images = mirrors()
+    boxes = 10 * torch.rand(len(images), 3, 4)
+    assert mirror.images(mirror.images(images)).equal(images)
+    torch.testing.assert_close(mirror.boxes(mirror.boxes(boxes)), boxes)
+
+
+def test_a_reflection_by_hand():
+    image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    mirror = Mirror(image)
+    mirror.x, mirror.y = torch.tensor([True]), torch.tensor([False])
+    assert mirror.images(image).tolist() == [[[[2.0, 1.0], [4.0, 3.0]]]]
+    assert mirror.boxes(torch.tensor([[[0.0, 0.0, 3, 5]]])).tolist() == [[[1, 0, 3, 5]]]
+
+
+def test_a_reflected_box_shows_the_reflected_patch():
+    mirror, images = mirrors()
+    boxes = torch.rand(len(images), 3, 4) * torch.tensor([12.0, 9, 6, 6])
+    patches = sample_patches(images, boxes, 5)
+    reflected = sample_patches(mirror.images(images), mirror.boxes(boxes), 5)
+    for i in range(len(images)):
+        axes = [axis for axis, flip in ((-1, mirror.x[i]), (-2, mirror.y[i])) if flip]
+        torch.testing.assert_close(reflected[i], patches[i].flip(axes))
+
+
+def test_reflections_come_from_torchs_seed():
+    images = torch.rand(32, 1, 4, 4)
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        mirror = Mirror(images)
+        drawn.append(torch.stack([mirror.x, mirror.y]))
+    assert drawn[0].equal(drawn[1])
+    assert not drawn[0].equal(drawn[2])
