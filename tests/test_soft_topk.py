@@ -31,7 +31,7 @@ OPERATORS = {
     "exact": partial(soft_top_k, epsilon=0.1),
     "lapsum": partial(lapsum_top_k, temperature=0.05),
     "sparse": partial(sparse_top_k, temperature=0.1),
-    "sinkhorn": partial(sinkhorn_top_k, epsilon=0.1, iterations=300),
+    "sinkhorn": partial(sinkhorn_top_k, epsilon=0.5, iterations=100),
 }
 EVERY_SHAPE = pytest.mark.parametrize("distribution", FAMILY.values(), ids=FAMILY)
 EVERY_OPERATOR = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
@@ -109,7 +109,7 @@ def test_sinkhorn_is_pots(epsilon):
 
 def test_sinkhorn_converges_to_the_closed_form_with_its_gradient():
     torch.manual_seed(0)
-    scores = torch.rand(2, 400, dtype=torch.float64, requires_grad=True)
+    scores = torch.rand(1, 400, dtype=torch.float64, requires_grad=True)
     weight = torch.rand(400, dtype=torch.float64)
     results = []
     for mask in (
@@ -118,7 +118,8 @@ def test_sinkhorn_converges_to_the_closed_form_with_its_gradient():
     ):
         (grad,) = torch.autograd.grad((mask * weight).sum(), scores)
         results.append((mask.detach(), grad))
-    torch.testing.assert_close(*results, rtol=0, atol=1e-9)
+    for exact, found in zip(*results, strict=True):
+        np.testing.assert_allclose(found, exact, atol=1e-9)
 
 
 @EVERY_OPERATOR
@@ -143,7 +144,7 @@ def test_sinkhorn_stays_finite_for_any_epsilon(epsilon, iterations):
     scores = torch.randn(3, 30, requires_grad=True)
     mask = sinkhorn_top_k(scores, 4, epsilon=epsilon, iterations=iterations)
     (grad,) = torch.autograd.grad(mask.square().sum(), scores)
-    torch.testing.assert_close(mask.sum(1), torch.full((3,), 4.0), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(mask.sum(1).detach(), [4] * 3, atol=1e-4)
     # a sharp plan makes the gradient 0 / 0 but for the clip
     assert torch.isfinite(grad).all()
 
@@ -153,8 +154,8 @@ def test_all_locations_are_selected_without_gradient(operator):
     scores = torch.rand(2, 5, dtype=torch.float64, requires_grad=True)
     mask = operator(scores, 5)
     (grad,) = torch.autograd.grad((mask * torch.rand(5)).sum(), scores)
-    torch.testing.assert_close(mask, torch.ones_like(mask), rtol=0, atol=1e-9)
-    torch.testing.assert_close(grad, torch.zeros_like(grad), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(mask.detach(), np.ones((2, 5)), atol=1e-9)
+    np.testing.assert_allclose(grad, np.zeros((2, 5)), atol=1e-9)
 
 
 @EVERY_OPERATOR
@@ -218,13 +219,13 @@ def test_softness_must_be_positive(value):
 
 SCORES = arrays(
     np.float64,
-    array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12),
+    array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=10),
     elements=st.floats(-1e6, 1e6, width=32),
 )
 
 
 @EVERY_OPERATOR
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(scores=SCORES, data=st.data())
 def test_a_mask_is_in_range_ordered_and_each_images_own(operator, scores, data):
     scores = torch.tensor(scores)

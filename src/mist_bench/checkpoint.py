@@ -35,13 +35,11 @@ def save(work: Path, method: Method, info: dict[str, Any]) -> None:
     fresh = work / f"{FOLDER}.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    save_file(
-        {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, fresh / "state.safetensors"
-    )
+    save_tensors(fresh / "state.safetensors", tensors)
     (fresh / "state.json").write_text(json.dumps({**info, "param_groups": groups}))
     old = work / f"{FOLDER}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if (work / FOLDER).exists():
+    if (work / FOLDER).exists():  # else the old one is all there is, after a kill between renames
+        shutil.rmtree(old, ignore_errors=True)
         (work / FOLDER).rename(old)
     fresh.rename(work / FOLDER)
     shutil.rmtree(old, ignore_errors=True)
@@ -64,11 +62,12 @@ def load(work: Path, method: Method, identity: str) -> dict[str, Any] | None:
     try:
         info = json.loads((folder / "state.json").read_text())
         tensors = load_file(folder / "state.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
+        stored = info["identity"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(
             f"{folder}: damaged checkpoint ({error}); delete {work} to start over"
         ) from None
-    if info["identity"] != identity:
+    if stored != identity:
         raise ValueError(f"{folder}: checkpoint of another config, code or data; delete {work}")
     method.load_state_dict(_under(tensors, "method"))
     for name, optimizer in method.optimizers.items():
@@ -78,6 +77,7 @@ def load(work: Path, method: Method, identity: str) -> dict[str, Any] | None:
             state.setdefault(int(index), {})[entry] = value
         groups = info["param_groups"][name]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
+        _restore_layout(optimizer)
     torch.set_rng_state(tensors["rng.cpu"])
     if "rng.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng.cuda"])
@@ -87,8 +87,29 @@ def load(work: Path, method: Method, identity: str) -> dict[str, Any] | None:
 def save_weights(path: Path, module: nn.Module) -> None:
     """Write the weights and buffers of ``module``, whole or not at all."""
     fresh = path.with_suffix(".new")
-    save_file({k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}, fresh)
+    save_tensors(fresh, module.state_dict())
     fresh.replace(path)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write ``tensors`` to ``path``.
+
+    Raises:
+        OSError: in one line that names the file, if it cannot be written.
+    """
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path)
+    except SafetensorError as error:  # its own type, also for a full disk
+        path.unlink(missing_ok=True)
+        raise OSError(f"{path}: cannot be written: {error}") from None
+
+
+def _restore_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the memory layout of their weights, as in a run that was not interrupted."""
+    for parameter, entries in optimizer.state.items():
+        for name, value in entries.items():
+            if value.dim() > 0 and value.shape == parameter.shape:
+                entries[name] = torch.empty_like(parameter).copy_(value)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

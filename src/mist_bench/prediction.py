@@ -5,6 +5,7 @@ Shapes: N images, K detections, C channels or classes, H W image.
 
 import importlib
 import os
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -112,10 +113,13 @@ def predict(spec: RunSpec, data: Path, weights: Path, out: Path, device: str) ->
     try:
         method.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = textwrap.shorten(str(error), 300)  # torch lists every tensor
         raise ValueError(f"{weights}: not the weights of {spec.module}: {reason}") from None
     images = load_split(data, "test")["images"]
     predictions = predict_split(method, images, spec.training.batch_size, chosen)
     fresh = out.with_suffix(".new.npz")
-    np.savez_compressed(fresh, **pack(predictions))
-    fresh.replace(out)
+    try:
+        np.savez_compressed(fresh, **pack(predictions))
+        fresh.replace(out)
+    finally:
+        fresh.unlink(missing_ok=True)

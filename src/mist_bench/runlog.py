@@ -5,6 +5,7 @@ import json
 import logging
 import resource
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mist_bench.config import RunSpec, Training, canonical
 from mist_bench.machine import machine
 
+RUN_FILES = ("config.json", "train.csv", "val.csv", "weights.safetensors", "run.json")
 logger = logging.getLogger("mist_bench")
 
 
@@ -42,9 +44,10 @@ class RunLog:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        console = Console(stderr=True)
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._events = _event_writer(work / "tensorboard", self._start)
+        # not console.is_terminal: FORCE_COLOR would put control characters into a log file
+        hidden = not sys.stderr.isatty()
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=hidden)
+        self._events = _event_writer(work / "tensorboard", self._start + 1)
         began = f"continuing after step {self._start}" if self._start else "starting"
         logger.info(
             "%s: %d steps of %d images on %s", began, training.steps, training.batch_size, device
@@ -115,25 +118,32 @@ class RunLog:
 def write_run(
     out: Path, weights: Path, log: RunLog, spec: RunSpec, facts: Mapping[str, Any]
 ) -> None:
-    """Put a finished run's files into ``out``; run.json, which says it is whole, comes last."""
-    log.write(out)
-    shutil.copyfile(weights, out / "weights.new")
-    (out / "weights.new").replace(out / "weights.safetensors")
-    (out / "config.json").write_text(canonical(spec) + "\n", encoding="utf-8")
+    """Put a finished run's files into ``out``, all or none; run.json, which says so, comes last."""
     gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
     record = {
         "status": "ok",
         "steps": spec.training.steps,
         "threads": spec.training.threads,
         **log.cost(),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
         "peak_gpu_memory_mib": gpu / 2**20,
         **facts,
         **machine(),
     }
-    fresh = out / "run.json.new"
-    fresh.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    fresh.replace(out / "run.json")
+    fresh = out / "new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        fresh.mkdir()
+        log.write(fresh)
+        shutil.copyfile(weights, fresh / "weights.safetensors")
+        (fresh / "config.json").write_text(canonical(spec) + "\n", encoding="utf-8")
+        (fresh / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        (out / "run.json").unlink(missing_ok=True)  # of a run before this one
+        for name in RUN_FILES:
+            (fresh / name).replace(out / name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _short(value: float) -> str:

@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -97,12 +98,15 @@ def _train(
             check_finite(scalars, step)
             log.step(step, scalars)
             if step % training.validate_every == 0 or step == training.steps:
+                total = sum(one.detach().abs().sum().item() for one in method.parameters())
+                check_finite({"the sum of weights": total}, step)
                 is_best = log.validation(step, validate(method, val, spec, device))
                 if is_best or training.select == "last":
                     checkpoint.save_weights(work / "kept.safetensors", method)
-            if step % training.checkpoint_every == 0 or stop.requested():
+            stopping = stop.requested()  # asked once: a signal may come between two lines
+            if step % training.checkpoint_every == 0 or stopping:
                 store(step)
-            if stop.requested() and step < training.steps:
+            if stopping and step < training.steps:
                 raise Interrupted(
                     f"stopped after step {step} of {training.steps}; the same command"
                     " goes on from there"
@@ -154,7 +158,14 @@ def make_batch(
     """Return a batch that holds no more than the supervision its method has declared.
 
     Without boxes, labels are sorted, so that their order says nothing about locations.
+
+    Raises:
+        ValueError: for an unknown supervision, which could otherwise see everything.
     """
+    if supervision not in get_args(Supervision):
+        raise ValueError(
+            f"supervision must be one of {', '.join(get_args(Supervision))}, got {supervision!r}"
+        )
     images = to_images(split["images"][index], device)
     if supervision == "none":
         return Batch(images)

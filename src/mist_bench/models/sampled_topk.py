@@ -72,7 +72,7 @@ def subset_top_k(scores: Tensor, num_instances: int, *, temperature: float) -> T
         temperature: of each softmax.
 
     Returns:
-        (B, N), at least 0, each image's summing to K; an element can exceed 1 a little.
+        (B, N), at least 0, each image's summing to K; of two that nearly tie, one can exceed 1.
 
     Raises:
         ValueError: for scores that are not finite, or K or the temperature out of range.

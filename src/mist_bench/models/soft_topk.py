@@ -231,6 +231,8 @@ class _TransportPlan(torch.autograd.Function):
 def normalize(scores: Tensor, smallest: float = 1e-5) -> Tensor:
     """Return each image's (B, N) scores scaled to span 0 to 1; equal ones become 0.
 
+    Xie20's published code divides costs by their maximum over the batch instead, without gradient.
+
     Args:
         scores: (B, N).
         smallest: range below which scores are not spread further.
