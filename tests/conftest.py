@@ -1,7 +1,9 @@
 """Fixtures that several test files share."""
 
 import struct
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -93,3 +95,34 @@ def tiny_spec():
         return run.model_copy(update=update)
 
     return spec
+
+
+@pytest.fixture
+def train_tiny(tiny_dataset, tmp_path):
+    """A function that trains into ``tmp_path / name`` and returns that folder."""
+    from spies import CODE
+
+    from mist_bench.training import train
+
+    def go(spec, name="out", work=None, data=tiny_dataset, code=CODE):
+        out = tmp_path / name
+        train(spec, data, out, work or tmp_path / f"{name}-work", "cpu", code)
+        return out
+
+    return go
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    """The method that the specifications of ``spy_spec`` name; it takes notes."""
+    from spies import Spy
+
+    method, module = Spy(), ModuleType("spy")
+    module.build = lambda task, **params: method
+    monkeypatch.setitem(sys.modules, "spy", module)
+    return method
+
+
+@pytest.fixture
+def spy_spec(tiny_spec):
+    return lambda **training: tiny_spec(**training).model_copy(update={"module": "spy"})

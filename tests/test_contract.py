@@ -21,15 +21,16 @@ B = 2
 
 
 def configured():
-    """Return one specification per preset, method and task."""
-    found = {}
+    """Return one specification per preset, method and task, whether or not it competes."""
+    found = []
     for preset in PRESETS:
         config = settings.load(targets.SETTINGS, {"preset": preset})
-        for name, experiment in config.experiments.items():
-            for method in experiment.methods:
-                key = f"{preset}-{method}-{experiment.task}"
-                found.setdefault(key, settings.run_spec(config, name, method, 0))
-    return [pytest.param(spec, id=key) for key, spec in found.items()]
+        experiments = {one.task: name for name, one in reversed(config.experiments.items())}
+        for method, entry in config.methods.items():
+            for task in sorted(entry.params.keys() & experiments.keys()):
+                spec = settings.run_spec(config, experiments[task], method, 0)
+                found.append(pytest.param(spec, id=f"{preset}-{method}-{task}"))
+    return found
 
 
 every_method = pytest.mark.parametrize("spec", configured())

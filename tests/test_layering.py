@@ -42,11 +42,24 @@ MAY_IMPORT = {
     "training": BASE | {"datasets", "prediction", "checkpoint", "runlog"},
     "evaluation": BASE | {"datasets"},
     "reporting": BASE | {"datasets", "evaluation", "targets"},
+    "bench": BASE
+    | {
+        "targets",
+        "datasets",
+        "models",
+        "mist",
+        "training",
+        "prediction",
+        "evaluation",
+        "reporting",
+    },
+    "cli_parser": set(),
     "cli": BASE
-    | {"targets", "config_docs", "datasets", "training", "prediction", "evaluation", "reporting"},
+    | {"cli_parser", "targets", "config_docs", "datasets", "training", "prediction", "evaluation"}
+    | {"reporting", "bench"},
 }
 TORCH_FREE = {
-    *("types", "boxes", "config", "machine", "provenance", "targets", "config_docs"),
+    *("types", "boxes", "config", "machine", "provenance", "targets", "config_docs", "cli_parser"),
     *("datasets", "evaluation", "reporting"),
 }
 

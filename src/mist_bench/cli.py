@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from mist_bench import config as settings
 from mist_bench import provenance, targets
+from mist_bench.cli_parser import parser
 from mist_bench.config import Config, ConfigError, DatasetSpec, RunSpec, Strict
 
 RESUMABLE = 75  # exit code EX_TEMPFAIL: the same command continues
@@ -27,82 +28,15 @@ S = TypeVar("S", bound=Strict)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command and return the exit code: 0, or 1 after an expected error."""
     options = parser().parse_args(arguments)
+    command = COMMANDS[options.command]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
-        options.run(options)
+        command(options)
     except (ValueError, OSError) as error:
         words = " ".join(str(error).split()) or type(error).__name__
         print(f"mist-bench {options.command}: {words}", file=sys.stderr)
         return 1
     return 0
-
-
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all sub-commands."""
-    top = argparse.ArgumentParser(prog="mist-bench", description="Stages of the MIST benchmark.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(name: str, run, words: str, **options: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=words, description=words)
-        command.set_defaults(run=run)
-        for option, meaning in options.items():
-            command.add_argument(f"--{option}", required=True, help=meaning)
-        return command
-
-    spec = {"spec": "specification: JSON text or a file with it"}
-    data = {"manifest": "manifest.json of the dataset; its arrays lie beside it"}
-    stages = [
-        add("dataset", dataset, "make a dataset", **spec, manifest="manifest.json to write"),
-        add(
-            "train",
-            train,
-            "train one run; continues an interrupted one",
-            **spec,
-            **data,
-            record="run.json to write; weights and curves go beside it",
-            work="folder for the checkpoints of all runs",
-            device="auto, cpu or cuda",
-        ),
-        add(
-            "predict",
-            predict,
-            "store a run's predictions on the test split",
-            **spec,
-            **data,
-            weights="weights.safetensors of the run",
-            out="predictions.npz to write",
-            device="auto, cpu or cuda",
-        ),
-        add(
-            "evaluate",
-            evaluate,
-            "compute a run's metrics from its predictions",
-            **spec,
-            **data,
-            predictions="predictions.npz of the run",
-            out="metrics.json to write",
-        ),
-    ]
-    collected = [add("metrics", metrics, "collect the metrics of all runs in one CSV")]
-    for name, run in (("table", table), ("figure", figure)):
-        command = add(name, run, f"make one {name} of the paper from stored results")
-        command.add_argument("name", help=f"{name}1, {name}2, ...")
-        command.add_argument("--partial", action="store_true", help="also if runs are missing")
-        collected.append(command)
-    collected.append(add("calibration", calibration, "compare candidate generators of MNIST-hard"))
-    collected.append(add("report", report, "make the HTML report from stored results"))
-    for command in stages + collected:
-        command.add_argument("--code", help="digest the code must have; checked if given")
-    for command in collected:
-        command.add_argument("--config", type=Path, help="resolved config.json")
-        command.add_argument("--preset", help="instead of --config: preset of workflow/config")
-
-    add("resolve", resolve, "store a configuration", config="JSON text", out="file to write")
-    add("why", why, "say what changed since a run").add_argument("folder", type=Path)
-    clean = add("clean-work", clean_work, "remove the checkpoints of a preset's finished runs")
-    clean.add_argument("--preset", required=True, help="preset whose checkpoints go")
-    add("config-docs", config_docs, "print workflow/config/README.md")
-    return top
 
 
 def dataset(options: argparse.Namespace) -> None:
@@ -242,6 +176,53 @@ def config_docs(options: argparse.Namespace) -> None:
     from mist_bench.config_docs import document
 
     print(document(settings.load(targets.SETTINGS)), end="")
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Measure speed, memory or how both grow, and print what was found."""
+    from mist_bench.bench import records
+
+    if options.kind == "scaling":
+        from mist_bench.bench.scaling import bench_scaling
+
+        points = bench_scaling(options.out, preset=options.preset, repeats=options.repeats)
+        print(records.points_text(points))
+        return
+    if options.kind == "official":
+        from mist_bench.bench.compare import bench_official
+
+        rows = bench_official(options.out, repeats=options.repeats)
+    else:
+        from mist_bench.bench.stages import bench_stages
+
+        rows = bench_stages(
+            options.out,
+            preset=options.preset,
+            experiment=options.experiment,
+            method=options.method,
+            repeats=options.repeats,
+            only=options.only,
+            against=options.against,
+        )
+    print(records.rows_text(rows))
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "dataset": dataset,
+    "train": train,
+    "predict": predict,
+    "evaluate": evaluate,
+    "metrics": metrics,
+    "table": table,
+    "figure": figure,
+    "calibration": calibration,
+    "report": report,
+    "resolve": resolve,
+    "why": why,
+    "clean-work": clean_work,
+    "config-docs": config_docs,
+    "bench": bench,
+}
 
 
 def read_spec(given: str, model: type[S]) -> S:

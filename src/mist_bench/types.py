@@ -41,7 +41,7 @@ class Batch:
 
     Attributes:
         images: (B, C, H, W) float32 in [0, 1].
-        labels: B tensors (L,) int64 in 0..C-1, without locations, in random order; or ``None``.
+        labels: B tensors (L,) int64 in 0..C-1; sorted where boxes are withheld; or ``None``.
         boxes: B tensors (L, 4) float32 cxcywh in pixels, in the order of ``labels``; or ``None``.
     """
 
@@ -73,9 +73,9 @@ class Method(Protocol):
     """A trainable method: an ``nn.Module`` whose module file has ``build(task, **params)``.
 
     ``supervision`` is the most it may see: the loop removes labels and boxes that it did not
-    declare. ``train_step`` makes one step of every optimizer the method owns and returns scalars
-    to log; the key ``loss`` is compulsory. ``optimizers`` lists the optimizers by name, so that
-    the loop can store and restore them. ``set_schedule`` scales every learning rate by a factor.
+    declare. ``optimizers`` holds its optimizers by name; the loop scales their learning rates and
+    stores and restores them. ``train_step`` makes one step of each and returns scalars to log, of
+    which ``loss`` is compulsory.
     """
 
     supervision: ClassVar[Supervision]

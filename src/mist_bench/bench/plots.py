@@ -1,0 +1,115 @@
+"""Pictures of benchmarks: where the time goes, and how it grows."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mist_bench.bench.records import Row
+
+if TYPE_CHECKING:
+    from mist_bench.bench.scaling import Point
+
+DPI = 150
+# color-blind safe (Okabe and Ito), each with its own marker
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+MARKERS = ("o", "s", "^", "D", "v")
+AXES = {
+    "instances": "patches and objects in an image",
+    "canvas": "side of the canvas, px",
+    "images": "images in the split",
+}
+QUANTITIES = {"cpu_time": "processor seconds per image", "memory": "memory per image, MiB"}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    figure.savefig(temporary, format="png", dpi=DPI)
+    temporary.replace(path)
+
+
+def draw_stages(rows: Sequence[Row], caption: str) -> Figure:
+    """Return the times of each stage with their least and most, on the clock and of the core."""
+    found = {(row.stage, row.quantity): row for row in rows}
+    stages = [row.stage for row in rows if row.quantity == "wall_time"]
+    figure = Figure(figsize=(8, 1.8 + 0.34 * len(stages)), layout="constrained")
+    ax = figure.subplots()
+    for place, stage in enumerate(stages):
+        wall, cpu = found[stage, "wall_time"], found[stage, "cpu_time"]
+        first = place == 0  # one legend entry for all
+        ax.plot([wall.least, wall.most], [place, place], color=COLORS[0], lw=1.5, zorder=1)
+        ax.plot(wall.value, place, "o", color=COLORS[0], label="wall" if first else None)
+        ax.plot(cpu.value, place, "|", color=COLORS[1], ms=12, label="processor" if first else None)
+        ax.text(wall.most * 1.25, place, _numbers(stage, found), va="center", fontsize=8)
+    ax.set_xscale("log")
+    most = max(found[stage, "wall_time"].most for stage in stages)
+    least = min(found[stage, "cpu_time"].least for stage in stages)
+    ax.set_xlim(least / 2, most * (most / least) ** 0.6 * 4)  # room for the numbers
+    ax.set_yticks(range(len(stages)), stages)
+    ax.set_ylim(len(stages) - 0.5, -0.5)
+    ax.set_xlabel("seconds per call; dot: median, line: least to most")
+    ax.grid(axis="x", color="0.9", lw=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    _caption(figure, caption)
+    return figure
+
+
+def _numbers(stage: str, found: Mapping[tuple[str, str], Row]) -> str:
+    """Return what is written beside a stage: time, image rate, use of the core."""
+    texts = [f"{_four(1e3 * found[stage, 'wall_time'].value)} ms"]
+    if (stage, "image_rate") in found:
+        texts.append(f"{_four(found[stage, 'image_rate'].value)} images/s")
+    if (stage, "fraction_of_core") in found:
+        texts.append(f"{found[stage, 'fraction_of_core'].value:.0%} of the core")
+    return ", ".join(texts)
+
+
+def _four(value: float) -> str:
+    """Return a number with at least three digits, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def draw_scaling(points: Sequence[Point], caption: str) -> Figure:
+    """Return time and memory per image against size, both logarithmic, with fitted exponents."""
+    quantities = [one for one in QUANTITIES if any(point.quantity == one for point in points)]
+    axes = list(dict.fromkeys(point.axis for point in points))
+    size = (4.2 * len(axes), 3.4 * len(quantities) + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(quantities), len(axes), squeeze=False)
+    for row, quantity in zip(grid, quantities, strict=True):
+        for ax, axis in zip(row, axes, strict=True):
+            _draw_growth(ax, [point for point in points if point.axis == axis], quantity)
+            ax.set_xlabel(AXES[axis])
+        row[0].set_ylabel(QUANTITIES[quantity])
+    _caption(figure, f"{caption}. In brackets: the fitted exponent")
+    return figure
+
+
+def _draw_growth(ax: Axes, points: Sequence[Point], quantity: str) -> None:
+    operations = dict.fromkeys(point.operation for point in points)
+    for color, marker, operation in zip(COLORS, MARKERS, operations, strict=False):
+        own = [point for point in points if point.operation == operation]
+        shown = [point for point in own if point.quantity == quantity and point.value]
+        fit = [point for point in own if point.quantity == f"exponent of {quantity}"]
+        label = f"{operation} ({fit[0].value:.2f})" if fit else operation
+        sizes, values = [one.size for one in shown], [one.value for one in shown]
+        ax.plot(sizes, values, color=color, marker=marker, ms=4, lw=1.2, label=label)
+    ax.set(xscale="log", yscale="log")
+    sizes = sorted({point.size for point in points if point.size})
+    ax.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
+    ax.minorticks_off()
+    ax.grid(color="0.9", lw=0.6)
+    ax.legend(frameon=False, fontsize=8)
+
+
+def _caption(figure: Figure, text: str) -> None:
+    width = int(figure.get_size_inches()[0] * 15)
+    figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=8, color="0.3")

@@ -1,0 +1,115 @@
+"""The grammar of the command line: every sub-command and its options, in words for ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DEVICE = "auto, cpu or cuda"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all sub-commands; ``command`` of what it returns names the chosen."""
+    top = argparse.ArgumentParser(prog="mist-bench", description="Stages of the MIST benchmark.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, words: str, **options: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=words, description=words)
+        for option, meaning in options.items():
+            command.add_argument(f"--{option}", required=True, help=meaning)
+        return command
+
+    spec = {"spec": "specification: JSON text or a file with it"}
+    data = {"manifest": "manifest.json of the dataset; its arrays lie beside it"}
+    stages = [
+        add("dataset", "make a dataset", **spec, manifest="manifest.json to write"),
+        add(
+            "train",
+            "train one run; continues an interrupted one",
+            **spec,
+            **data,
+            record="run.json to write; weights and curves go beside it",
+            work="folder for the checkpoints of all runs",
+            device=DEVICE,
+        ),
+        add(
+            "predict",
+            "store a run's predictions on the test split",
+            **spec,
+            **data,
+            weights="weights.safetensors of the run",
+            out="predictions.npz to write",
+            device=DEVICE,
+        ),
+        add(
+            "evaluate",
+            "compute a run's metrics from its predictions",
+            **spec,
+            **data,
+            predictions="predictions.npz of the run",
+            out="metrics.json to write",
+        ),
+    ]
+    collected = [add("metrics", "collect the metrics of all runs in one CSV")]
+    for name in ("table", "figure"):
+        command = add(name, f"make one {name} of the paper from stored results")
+        command.add_argument("name", help=f"{name}1, {name}2, ...")
+        command.add_argument("--partial", action="store_true", help="also if runs are missing")
+        collected.append(command)
+    collected.append(add("calibration", "compare candidate generators of MNIST-hard"))
+    collected.append(add("report", "make the HTML report from stored results"))
+    for command in stages + collected:
+        command.add_argument("--code", help="digest the code must have; checked if given")
+    for command in collected:
+        command.add_argument("--config", type=Path, help="resolved config.json")
+        command.add_argument("--preset", help="instead of --config: preset of workflow/config")
+
+    add("resolve", "store a configuration", config="JSON text", out="file to write")
+    add("why", "say what changed since a run").add_argument("folder", type=Path)
+    clean = add("clean-work", "remove the checkpoints of a preset's finished runs")
+    clean.add_argument("--preset", required=True, help="preset whose checkpoints go")
+    add("config-docs", "print workflow/config/README.md")
+    add_bench(add("bench", "measure speed, memory and how both grow"))
+    return top
+
+
+def add_bench(bench: argparse.ArgumentParser) -> None:
+    """Add the kinds of benchmark; ``kind`` of the parsed options names the chosen."""
+    kinds = bench.add_subparsers(dest="kind", required=True, metavar="KIND")
+
+    def add(name: str, words: str, repeats: int) -> argparse.ArgumentParser:
+        kind = kinds.add_parser(name, help=words, description=words)
+        kind.add_argument("--out", type=Path, required=True, help="folder for CSV, record and plot")
+        kind.add_argument(
+            "--repeats", type=positive, default=repeats, help="most timed calls (%(default)s)"
+        )
+        return kind
+
+    stages = add("stages", "time every stage of one configuration", 30)
+    stages.add_argument(
+        "--experiment", default="mnist_hard_classification", help="its sizes (%(default)s)"
+    )
+    stages.add_argument("--method", default="mist", help="key of methods (%(default)s)")
+    stages.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="these stages alone")
+    stages.add_argument(
+        "--against",
+        metavar="NAME",
+        help="also compare training steps with a preset's, with 'official', or with KEYWORD=VALUE "
+        "of the method",
+    )
+    add("official", "compare the official code's training step with this suite's", 5)
+    scaling = add("scaling", "fit how time and memory grow with patches, canvas and images", 3)
+    for kind in (stages, scaling):
+        kind.add_argument("--preset", default="cpu", help="of workflow/config (%(default)s)")
+
+
+def positive(text: str) -> int:
+    """Return a whole number > 0.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"must be at least 1, got {number}")
+    return number

@@ -1,0 +1,76 @@
+"""Copy what is worth keeping of a preset's results into results/reference, with its origin."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mist_bench.config import Config
+from mist_bench.reporting.aggregate import collect, read_json, run_folder
+
+KEPT = ("tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.png", "metrics.csv", "bench/*")
+CURVES = ("train.csv", "val.csv", "config.json")
+ORIGIN = ("commit", "cpu", "gpu", "cores", "python", "system", "versions", "threads")
+
+
+def publish(config: Config, results: Path, reference: Path) -> list[Path]:
+    """Copy tables, figures, metrics and curves to ``reference`` and write origin.json there.
+
+    Args:
+        config: names the runs.
+        results: the preset's folder.
+        reference: replaced as a whole, once everything is there.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: if no run has ended, or one comes from code that was not committed.
+    """
+    runs = collect(config, results).query("status == 'ok'")
+    keys = runs[["experiment", "method", "seed"]].drop_duplicates().itertuples(index=False)
+    records = {key: read_json(run_folder(results, *key) / "run.json") or {} for key in keys}
+    if not records:
+        raise ValueError(f"{results}: no finished run to publish")
+    for key, record in records.items():
+        commit = record.get("commit") or "unknown"
+        if "dirty" in commit or commit == "unknown":
+            raise ValueError(f"{run_folder(results, *key)}: from uncommitted code; commit, rerun")
+    fresh = reference.with_name(f".{reference.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    for pattern in KEPT:
+        for path in sorted(results.glob(pattern)):
+            _copy(path, fresh / path.relative_to(results))
+    for key in records:
+        folder = run_folder(results, *key)
+        for name in CURVES:
+            _copy(folder / name, fresh / folder.relative_to(results) / name)
+    origin = [_origin(key, record) for key, record in records.items()]
+    (fresh / "origin.json").write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(reference, ignore_errors=True)
+    fresh.rename(reference)
+    return sorted(path for path in reference.rglob("*") if path.is_file())
+
+
+def _origin(key: tuple, record: dict[str, Any]) -> dict[str, Any]:
+    """Return which run it is, what it cost and where it was made."""
+    cost = {name: round(record.get(name, 0), 1) for name in ("seconds", "cpu_seconds")}
+    return {
+        **dict(zip(("experiment", "method", "seed"), map(_plain, key), strict=True)),
+        "steps": record.get("steps"),
+        **cost,
+        "peak_memory_mib": round(record.get("peak_memory_mib", 0)),
+        "parameters": record.get("parameters"),
+        **{name: record.get(name) for name in ORIGIN},
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str) else int(value)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
