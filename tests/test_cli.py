@@ -40,6 +40,11 @@ def test_every_command_has_help(capsys):
         assert name in text
 
 
+def test_every_command_has_a_function():
+    (commands,) = (action.choices for action in cli.parser()._actions if action.dest == "command")
+    assert set(commands) == set(cli.COMMANDS)
+
+
 def test_an_unknown_command_is_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["trian"])

@@ -54,7 +54,8 @@ class Timing:
 
     Attributes:
         wall: on the clock: what a user waits.
-        cpu: of this process, over all its threads: hardly lengthened by other processes.
+        cpu: of this process, over all its threads: without waiting for other processes, though
+            caches and memory are still shared with them.
     """
 
     wall: tuple[float, ...]
@@ -141,7 +142,7 @@ def peak_flops(*, repeats: int = 10, side: int = 1024) -> dict[str, float]:
     maps = torch.randn(8, size, size, size).contiguous(memory_format=torch.channels_last)
     weights = torch.randn(size, size, 3, 3).contiguous(memory_format=torch.channels_last)
     cases = [
-        Case("matrix product", lambda: matrix @ matrix),
+        Case("matrix_product", lambda: matrix @ matrix),
         Case("convolution", lambda: F.conv2d(maps, weights, padding=1)),
     ]
     with torch.no_grad():
