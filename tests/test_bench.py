@@ -210,7 +210,7 @@ def test_square_windows_give_what_separable_ones_do():
 
 
 def test_the_official_step_makes_the_updates_of_mist():
-    spec = small_spec("paper")
+    spec = small_spec("paper", keypoint_lr=3)
     setups = [Setup(spec, 2), Setup(spec, 2)]
     for setup in setups:  # Adam's first step would only show the sign of a gradient
         for name, module in (("detector", "detector"), ("task", "classifier")):
@@ -220,10 +220,10 @@ def test_the_official_step_makes_the_updates_of_mist():
     logged = OfficialStep(setups[0].method)(setups[0].batch)
     scalars = setups[1].method.train_step(setups[1].batch)
     assert logged == pytest.approx(scalars["loss"], rel=0.2)  # before and after the keypoints move
-    assert scalars["keypoint_shift"] > 0.01
+    assert 0.01 < scalars["keypoint_shift"] < 2  # off the start, not out of the image
     after, expected = (setup.method.state_dict() for setup in setups)
     for name, value in after.items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
     moved = {name.split(".")[0] for name, value in after.items() if (value != before[name]).any()}
     assert moved == {"detector", "classifier"}
 

@@ -111,5 +111,5 @@ def _draw_growth(ax: Axes, points: Sequence[Point], quantity: str) -> None:
 
 
 def _caption(figure: Figure, text: str) -> None:
-    width = int(figure.get_size_inches()[0] * 15)
+    width = int(figure.get_size_inches()[0] * 16)
     figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=8, color="0.3")
