@@ -36,7 +36,17 @@ def test_every_command_has_help(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--help"])
     text = capsys.readouterr().out
-    for name in ("dataset", "train", "predict", "evaluate", "table", "figure", "report", "why"):
+    for name in (
+        "dataset",
+        "train",
+        "predict",
+        "evaluate",
+        "table",
+        "figure",
+        "report",
+        "publish",
+        "why",
+    ):
         assert name in text
 
 

@@ -135,6 +135,15 @@ def calibration(options: argparse.Namespace) -> None:
     write_calibration(config, results, results / "tables" / "calibration.csv")
 
 
+def publish(options: argparse.Namespace) -> None:
+    """Copy what is worth keeping of a preset's results to results/reference."""
+    config, results = read_config(options)
+    from mist_bench.reporting.publish import publish as publish_results
+
+    files = publish_results(config, results, Path("results", "reference", config.preset))
+    print(f"{len(files)} files in results/reference/{config.preset}")
+
+
 def resolve(options: argparse.Namespace) -> None:
     """Store a configuration, after checking it once more."""
     config = settings.validate(json.loads(options.config))
@@ -217,6 +226,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "figure": figure,
     "calibration": calibration,
     "report": report,
+    "publish": publish,
     "resolve": resolve,
     "why": why,
     "clean-work": clean_work,

@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
         collected.append(command)
     collected.append(add("calibration", "compare candidate generators of MNIST-hard"))
     collected.append(add("report", "make the HTML report from stored results"))
+    collected.append(add("publish", "copy tables, figures and curves to results/reference"))
     for command in stages + collected:
         command.add_argument("--code", help="digest the code must have; checked if given")
     for command in collected:

@@ -1,5 +1,7 @@
 """Random streams of a run: one per purpose, so that a draw for one never shifts another."""
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -22,6 +24,7 @@ def seed_torch(seed: int, purpose: str) -> None:
     torch.manual_seed(int(stream(seed, purpose).integers(2**63)))
 
 
+@lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     """Return the order of ``size`` images in an epoch; needs no state, so resuming is exact."""
     return stream(seed, "order", epoch).permutation(size)
