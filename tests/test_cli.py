@@ -96,6 +96,31 @@ def test_a_missing_data_folder_is_one_line(capsys, smoke, here, monkeypatch):
     assert not (here / "d" / "mnist").exists()
 
 
+def test_a_dataset_is_made_by_its_name(capsys, here, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "mist_bench.datasets.build.build_dataset", lambda spec, out: made.append((spec, out))
+    )
+    assert run(capsys, "dataset", "mnist_easy", "--preset", "smoke")[0] == 0
+    ((spec, out),) = made
+    assert (spec.name, spec.params["sorted_digits"]) == ("mnist_easy", True)
+    assert str(out) == "results/smoke/datasets/mnist_easy"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mnist_eezy"], "did you mean 'mnist_easy'?"),
+        ([], "give a dataset's name, or --spec with --manifest"),
+        (["mnist_easy", "--spec", "{}", "--manifest", "m.json"], "give a dataset's name"),
+    ],
+)
+def test_a_dataset_that_is_not_named_well_is_refused(capsys, arguments, words):
+    code, _, lines = run(capsys, "dataset", *arguments)
+    assert (code, len(lines)) == (1, 1)
+    assert words in lines[0]
+
+
 def test_a_spec_may_be_a_file(here, smoke):
     spec = settings.run_spec(smoke, *RUN)
     (here / "spec.json").write_text(canonical(spec))

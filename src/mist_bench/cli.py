@@ -40,12 +40,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def dataset(options: argparse.Namespace) -> None:
-    """Make a dataset."""
-    spec = read_spec(options.spec, DatasetSpec)
+    """Make a dataset, named or specified."""
+    if bool(options.name) == bool(options.spec and options.manifest):
+        raise ValueError("give a dataset's name, or --spec with --manifest")
+    if options.name:
+        config = settings.load(
+            targets.SETTINGS, {"preset": options.preset} if options.preset else None
+        )
+        settings.check_names("dataset", [options.name], config.datasets)
+        spec = settings.dataset_spec(config, options.name)
+        folder = Path("results", config.preset, "datasets", options.name)
+    else:
+        spec = read_spec(options.spec, DatasetSpec)
+        folder = Path(options.manifest).parent
     check_code("dataset", spec.module, options.code)
     from mist_bench.datasets.build import build_dataset
 
-    build_dataset(spec, Path(options.manifest).parent)
+    build_dataset(spec, folder)
 
 
 def train(options: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     spec = {"spec": "specification: JSON text or a file with it"}
     data = {"manifest": "manifest.json of the dataset; its arrays lie beside it"}
     stages = [
-        add("dataset", "make a dataset", **spec, manifest="manifest.json to write"),
+        add_dataset(add("dataset", "make a dataset: mist-bench dataset mnist_easy")),
         add(
             "train",
             "train one run; continues an interrupted one",
@@ -72,6 +72,15 @@ def parser() -> argparse.ArgumentParser:
     add("config-docs", "print workflow/config/README.md")
     add_bench(add("bench", "measure speed, memory and how both grow"))
     return top
+
+
+def add_dataset(dataset: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the two ways to name a dataset: by its name, or by what it is made of."""
+    dataset.add_argument("name", nargs="?", help="key of datasets in workflow/config")
+    dataset.add_argument("--preset", help="its preset; default: that of config.yaml")
+    dataset.add_argument("--spec", help="instead of a name: JSON text or a file with it")
+    dataset.add_argument("--manifest", help="with --spec: manifest.json to write")
+    return dataset
 
 
 def add_bench(bench: argparse.ArgumentParser) -> None:
