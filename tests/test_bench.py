@@ -16,7 +16,7 @@ from torch import nn
 
 from mist_bench import cli, targets
 from mist_bench import config as settings
-from mist_bench.bench import compare, plots, scaling, stages, timing
+from mist_bench.bench import command, compare, plots, scaling, stages, timing
 from mist_bench.bench.cases import Setup, make_predictions, make_scenes
 from mist_bench.bench.official import OfficialStep, gather_patches, square_softmax, square_top_k
 from mist_bench.bench.records import Row, rows_text, spread, write_rows
@@ -409,9 +409,8 @@ def test_the_command_line_hands_everything_over(capsys, tmp_path, monkeypatch):
         given[out.name] = options
         return []
 
-    monkeypatch.setattr(stages, "bench_stages", record)
-    monkeypatch.setattr(compare, "bench_official", record)
-    monkeypatch.setattr(scaling, "bench_scaling", record)
+    for kind in ("stages", "official", "scaling"):
+        monkeypatch.setattr(command, f"bench_{kind}", record)
     for kind in ("stages", "official", "scaling"):
         assert cli.main(["bench", kind, "--out", str(tmp_path / kind), "--repeats", "2"]) == 0
     assert given["official"] == {"repeats": 2}

@@ -200,31 +200,9 @@ def config_docs(options: argparse.Namespace) -> None:
 
 def bench(options: argparse.Namespace) -> None:
     """Measure speed, memory or how both grow, and print what was found."""
-    from mist_bench.bench import records
+    from mist_bench.bench.command import run
 
-    if options.kind == "scaling":
-        from mist_bench.bench.scaling import bench_scaling
-
-        points = bench_scaling(options.out, preset=options.preset, repeats=options.repeats)
-        print(records.points_text(points))
-        return
-    if options.kind == "official":
-        from mist_bench.bench.compare import bench_official
-
-        rows = bench_official(options.out, repeats=options.repeats)
-    else:
-        from mist_bench.bench.stages import bench_stages
-
-        rows = bench_stages(
-            options.out,
-            preset=options.preset,
-            experiment=options.experiment,
-            method=options.method,
-            repeats=options.repeats,
-            only=options.only,
-            against=options.against,
-        )
-    print(records.rows_text(rows))
+    run(options)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -260,10 +238,13 @@ def read_config(options: argparse.Namespace) -> tuple[Config, Path]:
     if options.config:
         config = settings.validate(json.loads(options.config.read_text(encoding="utf-8")))
     else:
-        config = settings.load(
-            targets.SETTINGS, {"preset": options.preset} if options.preset else None
-        )
+        config = load_preset(options.preset)
     return config, Path("results", config.preset)
+
+
+def load_preset(name: str | None) -> Config:
+    """Return the configuration of a preset; that of config.yaml without a name."""
+    return settings.load(targets.SETTINGS, {"preset": name} if name else None)
 
 
 def check_code(stage: str, module: str | None, expected: str | None) -> None:
@@ -292,9 +273,8 @@ def work_prefix(experiment: str, method: str, seed: str) -> str:
 
 def work_name(spec: RunSpec, code: dict[str, str], manifest: Path) -> str:
     """Return the checkpoint folder's name: no two configs, codes or data share one."""
-    identity = provenance.fingerprint(
-        settings.canonical(spec), code, provenance.file_digest(manifest)
-    )
+    data = provenance.file_digest(manifest)
+    identity = provenance.fingerprint(settings.canonical(spec), code, data)
     return f"{work_prefix(spec.experiment, spec.method, f'seed{spec.seed}')}-{identity}"
 
 
