@@ -12,15 +12,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mist_bench.mist import adam, classified
 from mist_bench.models.detector import Mirror
 from mist_bench.models.heads import (
     BoxClassifier,
     build_classifier,
     classification_loss,
+    classified,
     label_histogram,
 )
 from mist_bench.models.heatmap import Networks, build_heatmap
+from mist_bench.models.optimizers import adam_pair
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
 
@@ -142,10 +143,7 @@ def build(
         patch_size=patch_size,
         window=window,
     )
-    optimizers = {
-        "detector": adam(network, lr_detector, betas),
-        "task": adam(classifier, lr_task, betas),
-    }
+    optimizers = adam_pair(network, classifier, lr_detector, lr_task, betas)
     return ChannelWise(
         network,
         classifier,

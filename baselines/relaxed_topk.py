@@ -35,7 +35,7 @@ class RandomTopK(MaskedClassifier):
         super().__init__(*args, **kwargs)
         _, H, W = self.task.image_size
         stride = self.network.stride
-        self.register_buffer("order", torch.rand(-(-H // stride), -(-W // stride)))
+        self.register_buffer("order", torch.rand(H // stride, W // stride))
 
     def ranking(self, scores: Tensor, probs: Tensor) -> Tensor:
         """Return the drawn ranking, (B, h, w)."""

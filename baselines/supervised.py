@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mist_bench.mist import adam, classified
 from mist_bench.models.detector import Detector, Mirror, build_detector
 from mist_bench.models.heads import (
     BoxClassifier,
     build_classifier,
     classification_loss,
+    classified,
     label_histogram,
 )
 from mist_bench.models.heatmap import Networks
+from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.selection import Maximum
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
@@ -143,8 +144,5 @@ def build(
         patch_size=patch_size,
         window=window,
     )
-    optimizers = {
-        "detector": adam(detector, lr_detector, betas),
-        "task": adam(classifier, lr_task, betas),
-    }
+    optimizers = adam_pair(detector, classifier, lr_detector, lr_task, betas)
     return Supervised(detector, classifier, task, mirror, optimizers)

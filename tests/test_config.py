@@ -218,3 +218,11 @@ def test_args_of_a_docstring_are_joined_over_lines():
 def test_a_keyword_without_explanation_is_refused():
     with pytest.raises(ValueError, match=r"toy\.method\.build: no word on rate"):
         argument_docs("toy.method", "build")
+
+
+def test_a_hyper_parameter_that_a_method_still_needs_is_named():
+    config = settings.load(targets.SETTINGS, {"preset": "smoke"})
+    raw = config.model_dump(mode="json")
+    del raw["methods"]["mist"]["params"]["classification"]["mirror"]
+    with pytest.raises(settings.ConfigError, match=r"'mirror' is required by mist_bench\.mist\.build"):
+        settings.validate(raw)

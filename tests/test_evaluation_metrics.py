@@ -141,6 +141,23 @@ def test_reconstruction_has_rmse_and_locations_but_no_labels():
     assert not {"both", "classification", "ap50"} & set(metrics)
 
 
+def test_a_reconstruction_may_leave_labels_out(spec, data, tmp_path):
+    arrays = found() | {"reconstructions": np.zeros((2, 1, 40, 40), np.float16)}
+    del arrays["labels"]
+    np.savez(tmp_path / "predictions.npz", **arrays)
+    rebuild = spec.model_copy(update={"task": REBUILD})
+    result = evaluate(rebuild, data, tmp_path / "predictions.npz", tmp_path / "metrics.json")
+    assert result["metrics"]["rmse"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
+def test_damaged_predictions_are_named(spec, data, tmp_path, content):
+    (tmp_path / "predictions.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"predictions\.npz: damaged .* delete it and run again"):
+        evaluate(spec, data, tmp_path / "predictions.npz", tmp_path / "metrics.json")
+    assert not (tmp_path / "metrics.json").exists()
+
+
 def test_reconstruction_without_instances_has_only_rmse():
     empty = truth() | {"counts": np.array([0, 0])}
     arrays = found() | {"reconstructions": np.zeros((2, 1, 40, 40), np.float16)}

@@ -184,6 +184,8 @@ def test_a_rival_the_paper_lacks_is_an_extra_column(results):
     [
         ("smoke", "MNIST", "no claim: smoke"),
         ("cpu", "a Stand-in drawn from OpenMoji", "no claim: stand-in data"),
+        ("cpu", "digits, unverified", "no claim: digits, unverified"),
+        ("cpu", "a sample of 5,000 digits", "no claim: a sample of 5,000 digits"),
     ],
 )
 def test_no_claim_is_made_from_smoke_or_stand_in_data(preset, source, verdict, tmp_path):
@@ -272,3 +274,13 @@ def test_a_bad_metrics_file_is_a_failed_run(content, reason, results):
     (results / "runs" / HARD / "mist" / "seed0" / "metrics.json").write_text(content)
     row = collect(make_config(seeds=[0]), results).iloc[0]
     assert (row["status"], row["reason"]) == ("failed", reason)
+
+
+def test_metrics_of_an_earlier_training_are_not_reported_as_this_ones(results):
+    put_run(results, "mist", 0, {"both": 0.975})
+    folder = results / "runs" / HARD / "mist" / "seed0"
+    (folder / "run.json").unlink()  # as when a new training of the run has begun, and then failed
+    (folder / "train.log").write_text("mist-bench train: loss is nan at step 7\n")
+    runs = collect(make_config(seeds=[0]), results)
+    (mine,) = runs[(runs.experiment == HARD) & (runs.method == "mist")].itertuples()
+    assert (mine.status, mine.reason) == ("failed", "train: loss is nan at step 7")

@@ -8,7 +8,7 @@ RULE = Rule(
     tolerance={"both": 0.01},
     widest_interval=3,
     no_claim_presets=["smoke"],
-    stand_in_mark="stand-in",
+    no_claim_data=["stand-in"],
 )
 
 

@@ -113,3 +113,15 @@ def test_tensorboard_is_not_needed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     log_steps(RunLog(tmp_path, {"step": 0}, BUDGET, "cpu"), 1, 10)
     assert not (tmp_path / "tensorboard").exists()
+
+
+def test_the_commit_recorded_is_the_one_that_trained_and_each_after_a_restart(
+    tmp_path, monkeypatch
+):
+    budget = Training(steps=4, batch_size=1, validate_every=2, checkpoint_every=2, log_every=2)
+    monkeypatch.setattr("mist_bench.runlog.commit", lambda: "first")
+    log = RunLog(tmp_path, {"step": 0}, budget, "cpu")
+    monkeypatch.setattr("mist_bench.runlog.commit", lambda: "second")
+    assert log.origin() == {"commit": "first", "device": "cpu"}
+    again = RunLog(tmp_path, {"step": 2, **log.state()}, budget, "cpu")
+    assert again.origin()["commit"] == "first, second"

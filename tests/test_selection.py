@@ -104,7 +104,7 @@ def test_the_gradient_of_the_softmax_is_right():
 
 @pytest.mark.parametrize(
     ("kernel", "maximum", "words"),
-    [(4, "global", "side must be odd, got 4"), (3, "mean", "'global' or 'local', got 'mean'")],
+    [(4, "global", "must be odd and fit .* got 4"), (3, "mean", "'global' or 'local', got 'mean'")],
 )
 def test_other_windows_and_maxima_are_refused(kernel, maximum, words):
     with pytest.raises(ValueError, match=words):
@@ -206,3 +206,11 @@ def test_gaussians_are_inverted_by_the_selection(places, sigma):
     assert {tuple(p) for p in to_keypoints(index, 25)[0].tolist()} == {
         tuple(p) for p in keypoints[0].tolist()
     }
+
+
+def test_windows_that_cannot_be_centered_or_do_not_fit_are_refused():
+    heatmap = torch.rand(1, 6, 6)
+    with pytest.raises(ValueError, match="suppression's window must be odd, got 4"):
+        top_k(heatmap, 1, 4)
+    with pytest.raises(ValueError, match=r"fit the \(6, 6\) map, got 7"):
+        local_spatial_softmax(heatmap, 7, 10.0)

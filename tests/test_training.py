@@ -158,6 +158,7 @@ def test_the_record_says_what_a_run_was(tiny_spec, train_tiny):
     assert record["seconds"] > 0
     assert record["cpu_seconds"] > 0
     assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert record["device"] == "cpu"
     for key in ("commit", "cpu", "gpu", "cores", "manifest", "peak_gpu_memory_mib"):
         assert key in record
 

@@ -68,7 +68,9 @@ def load(work: Path, method: Method, identity: str) -> dict[str, Any] | None:
             f"{folder}: damaged checkpoint ({error}); delete {work} to start over"
         ) from None
     if stored != identity:
-        raise ValueError(f"{folder}: checkpoint of another config, code or data; delete {work}")
+        raise ValueError(
+            f"{folder}: checkpoint of another config, code, data or device; delete {work}"
+        )
     method.load_state_dict(_under(tensors, "method"))
     for name, optimizer in method.optimizers.items():
         state: dict[int, dict[str, Tensor]] = {}

@@ -7,25 +7,18 @@ Torch-free, because Snakemake imports it for every parse.
 
 from __future__ import annotations
 
-import ast
-import difflib
-import importlib.util
 import json
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from mist_bench.signatures import ConfigError, check_keywords, check_names, hint
 from mist_bench.types import Kind, TaskSpec
 
 SPLITS = ("train", "val", "test")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; its message is one line for the user."""
 
 
 class Strict(BaseModel):
@@ -165,8 +158,7 @@ def validate(merged: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         raise ConfigError(explain(error, Config)) from None
     for name, dataset in config.datasets.items():
-        where = f"datasets.{name}.params"
-        check_names(where, dataset.params, keywords(dataset.module, "make_split"))
+        check_keywords(f"datasets.{name}.params", dataset.params, dataset.module, "make_split")
     for name, experiment in config.experiments.items():
         where = f"experiments.{name}"
         check_names(f"{where}.dataset", [experiment.dataset], config.datasets)
@@ -193,8 +185,7 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
     dataset = config.datasets[setup.dataset]
     own = entry.experiments.get(experiment, Override())
     params = merge(entry.params[setup.task], own.params)
-    where = f"methods.{method}.params.{setup.task}"
-    check_names(where, params, keywords(entry.module, "build"))
+    check_keywords(f"methods.{method}.params.{setup.task}", params, entry.module, "build")
     training = merge(merge(config.training.model_dump(), entry.training), own.training)
     try:
         budget = Training.model_validate(training)
@@ -219,39 +210,6 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
 def dataset_spec(config: Config, name: str) -> DatasetSpec:
     """Return the specification of the dataset ``name``."""
     return DatasetSpec(name=name, preset=config.preset, **config.datasets[name].model_dump())
-
-
-@cache
-def keywords(module: str, function: str) -> tuple[str, ...]:
-    """Return the keywords of ``module.function`` without importing it (it may need torch).
-
-    Raises:
-        ConfigError: if there is no such module or function.
-    """
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        found = None
-    if found is None or found.origin is None:
-        raise ConfigError(f"module {module!r} does not exist: is its file there?")
-    for node in ast.parse(Path(found.origin).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            return tuple(argument.arg for argument in node.args.kwonlyargs)
-    raise ConfigError(f"module {module!r} has no function {function}")
-
-
-def check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raise a ``ConfigError`` for the first of ``names`` that is not ``known``."""
-    known = list(known)
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"{where}: {unknown[0]!r} is unknown{hint(unknown[0], known)}")
-
-
-def hint(name: str, known: Iterable[str]) -> str:
-    """Return '; did you mean ...?' or the list of what is known."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known) or 'none'}"
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

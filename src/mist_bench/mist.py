@@ -14,9 +14,11 @@ from mist_bench.models.heads import (
     BoxClassifier,
     build_classifier,
     classification_loss,
+    classified,
     label_histogram,
 )
 from mist_bench.models.heatmap import Networks
+from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.selection import Maximum
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
@@ -135,16 +137,6 @@ class KeypointStep:
         return torch.cat([boxes[..., :2] - step, boxes[..., 2:]], dim=-1)
 
 
-def classified(boxes: Tensor, scores: Tensor, probs: Tensor) -> list[Prediction]:
-    """Return a batch's (B, K, 4) boxes, (B, K) scores and (B, K, C) probs as predictions."""
-    return [Prediction(b, s, p.argmax(-1), p) for b, s, p in zip(boxes, scores, probs, strict=True)]
-
-
-def adam(module: nn.Module, lr: float, betas: tuple[float, float]) -> torch.optim.Optimizer:
-    """Return Adam over the weights of ``module``."""
-    return torch.optim.Adam(module.parameters(), lr=lr, betas=tuple(betas))
-
-
 def build(
     task: TaskSpec,
     *,
@@ -242,8 +234,5 @@ def build(
         order=order,
         sample_weight=sample_weight,
         mirror=mirror,
-        optimizers={
-            "detector": adam(detector, lr_detector, betas),
-            "task": adam(classifier, lr_task, betas),
-        },
+        optimizers=adam_pair(detector, classifier, lr_detector, lr_task, betas),
     )

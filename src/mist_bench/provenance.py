@@ -24,6 +24,7 @@ NEUTRAL = (
     "mist_bench.config_docs",
     "mist_bench.machine",
     "mist_bench.provenance",
+    "mist_bench.signatures",
     "mist_bench.targets",
 )
 # the modules a stage always uses; a dataset's or method's own module comes on top

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mist_bench.config import RunSpec, Training, canonical
-from mist_bench.machine import machine
+from mist_bench.machine import commit, machine
 
 RUN_FILES = ("config.json", "train.csv", "val.csv", "weights.safetensors", "run.json")
 logger = logging.getLogger("mist_bench")
@@ -34,6 +34,9 @@ class RunLog:
         self._rows = {name: list(info.get(name, [])) for name in ("train", "val")}
         self._sums: dict[str, float] = dict(info.get("sums", {}))
         self._best = info.get("best")
+        # of the code that was loaded, not of what the folder holds when the run ends
+        self._commits = list(dict.fromkeys([*info.get("commits", []), str(commit())]))
+        self._device = str(device)
         self._start = info["step"]
         self._resumed = info.get("resumed", -1) + 1
         self._wall = time.monotonic() - info.get("seconds", 0.0)
@@ -86,7 +89,17 @@ class RunLog:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
-        return {**self._rows, "sums": self._sums, "best": self._best, **self.cost()}
+        return {
+            **self._rows,
+            "sums": self._sums,
+            "best": self._best,
+            "commits": self._commits,
+            **self.cost(),
+        }
+
+    def origin(self) -> dict[str, str]:
+        """Return the commit that trained, each that did after a restart, and the device."""
+        return {"commit": ", ".join(self._commits), "device": self._device}
 
     def cost(self) -> dict[str, float]:
         """Return wall and processor seconds, summed over restarts, and how many there were."""
@@ -130,6 +143,7 @@ def write_run(
         "peak_gpu_memory_mib": gpu / 2**20,
         **facts,
         **machine(),
+        **log.origin(),
     }
     fresh = out / "new"
     shutil.rmtree(fresh, ignore_errors=True)

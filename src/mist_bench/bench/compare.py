@@ -16,6 +16,7 @@ from mist_bench.bench.records import Row, describe, spread, timing_rows, write_r
 from mist_bench.bench.timing import Case, Timing, alternate, count_flops, ratios
 from mist_bench.config import Config, RunSpec
 from mist_bench.prediction import use_deterministic_torch
+from mist_bench.signatures import keywords
 
 SECONDS = 60.0  # of rounds, after which a comparison ends
 # the named variant: the networks of the preset, the step of the official code
@@ -64,7 +65,7 @@ def variant(name: str, spec: RunSpec) -> RunSpec:
     """
     keyword, equals, value = name.partition("=")
     if equals:
-        known = settings.keywords(spec.module, "build")
+        known = keywords(spec.module, "build")
         settings.check_names(f"--against: keyword of {spec.module}", [keyword], known)
         return spec.model_copy(update={"params": spec.params | {keyword: targets.typed(value)}})
     presets = sorted(path.stem for path in (targets.SETTINGS / "presets").glob("*.yaml"))

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +42,9 @@ def evaluate(spec: RunSpec, data: Path, predictions: Path, out: Path) -> dict[st
         ValueError: in one line, if the predictions do not fit the test split.
     """
     truth = load_split(data, "test")
-    with np.load(predictions, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    arrays = load_predictions(predictions)
+    if spec.task.kind == "reconstruction" and "scores" in arrays:
+        arrays.setdefault("labels", np.full(arrays["scores"].shape, -1))
     try:
         metrics = compute(spec.task, truth, arrays)
     except ValueError as error:
@@ -91,6 +93,19 @@ def compute(task: TaskSpec, truth: Arrays, predictions: Arrays) -> dict[str, flo
         metrics |= label_metrics(scenes, task.num_classes)
         metrics["ap50"] = ap50(scenes, class_aware=True)
     return metrics
+
+
+def load_predictions(path: Path) -> Arrays:
+    """Return the arrays of predictions.npz.
+
+    Raises:
+        ValueError: in one line, if the file is damaged.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (BadZipFile, EOFError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: damaged ({error}); delete it and run again") from None
 
 
 def make_scenes(task: TaskSpec, truth: Arrays, predictions: Arrays) -> list[Scene]:

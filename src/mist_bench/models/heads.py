@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mist_bench.models.heatmap import Networks, conv_norm
 from mist_bench.models.official import PATCH_SIZE, OfficialClassifier
 from mist_bench.models.sampler import sample_patches
+from mist_bench.types import Prediction
 
 
 class CompactClassifier(nn.Module):
@@ -103,3 +104,8 @@ def build_classifier(
     else:
         raise ValueError(f"networks must be compact or official, got {networks!r}")
     return BoxClassifier(network, patch_size, window)
+
+
+def classified(boxes: Tensor, scores: Tensor, probs: Tensor) -> list[Prediction]:
+    """Return a batch's (B, K, 4) boxes, (B, K) scores and (B, K, C) probs as predictions."""
+    return [Prediction(b, s, p.argmax(-1), p) for b, s, p in zip(boxes, scores, probs, strict=True)]

@@ -33,10 +33,11 @@ def local_spatial_softmax(
         (B, h, w) in [0, 1].
 
     Raises:
-        ValueError: for an even kernel or another ``maximum``.
+        ValueError: for an even kernel, one larger than the map, or another ``maximum``.
     """
-    if kernel % 2 == 0:
-        raise ValueError(f"the window's side must be odd, got {kernel}")
+    if kernel % 2 == 0 or kernel > min(logits.shape[-2:]):
+        size = tuple(logits.shape[-2:])
+        raise ValueError(f"the softmax's window must be odd and fit the {size} map, got {kernel}")
     pad = kernel // 2
     if maximum == "global":
         top = logits.amax((-2, -1), keepdim=True)
@@ -75,11 +76,13 @@ def top_k(heatmap: Tensor, num_instances: int, kernel: int) -> tuple[Tensor, Ten
         (B, K) int64 flat indices and (B, K) scores, in descending order.
 
     Raises:
-        ValueError: if K exceeds the cells or a score is not a number.
+        ValueError: if K exceeds the cells, the kernel is even, or a score is not a number.
     """
     h, w = heatmap.shape[-2:]
     if num_instances > h * w:
         raise ValueError(f"cannot select {num_instances} of {h * w} cells")
+    if kernel % 2 == 0:
+        raise ValueError(f"the suppression's window must be odd, got {kernel}")
     scores = heatmap.masked_fill(heatmap < max_pool(heatmap, kernel), -torch.inf).flatten(1)
     scores, index = scores.topk(num_instances, dim=1)
     if torch.isnan(scores).any():

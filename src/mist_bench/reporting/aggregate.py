@@ -71,7 +71,8 @@ def _rows(
     """Yield the rows of one run."""
     folder = run_folder(results, experiment, method, seed)
     run = read_json(folder / "run.json") or {}
-    metrics = read_json(folder / "metrics.json")
+    # without its record, a training is going on or has failed: its old metrics are another run's
+    metrics = read_json(folder / "metrics.json") if run else None
     names = {"preset": preset, "experiment": experiment, "method": method, "seed": seed}
     status, reason = _status(folder, run, metrics, names)
     common = names | {"status": status, "reason": reason}
@@ -91,7 +92,7 @@ def _status(
     if run.get("status", "ok") != "ok":
         return "failed", one_line(run.get("reason") or run.get("error") or run["status"])
     if metrics is None:
-        broken = (folder / "metrics.json").exists()
+        broken = bool(run) and (folder / "metrics.json").exists()
         return ("failed", "metrics.json is unreadable") if broken else _without_metrics(folder)
     if metrics.get("status", "ok") != "ok":
         return "failed", one_line(metrics.get("reason") or metrics["status"])

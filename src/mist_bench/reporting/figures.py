@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from mist_bench.config import Config
 from mist_bench.datasets.files import load_split
 from mist_bench.evaluation.matching import Scene, right_detections
+from mist_bench.evaluation.metrics import load_predictions as read_predictions
 from mist_bench.reporting.aggregate import read_json, run_folder
 
 # a color-blind-safe pair (Okabe and Ito) that also differs in lightness on black
@@ -35,7 +36,7 @@ NOT_BUILT = {
     "figure4": "the Gabor noise is not built yet",
     "figure6": "PASCAL+COCO is not built yet",
     "figure7": "the curves of several seeds are not built yet",
-    "figure8": "the uneven placement is not built yet",
+    "figure8": "reconstruction is not built yet",
 }
 
 
@@ -166,8 +167,7 @@ def load_predictions(folder: Path) -> dict[str, NDArray]:
     if not path.exists():
         run = "/".join(folder.parts[-3:])
         raise MissingResultError(f"{run} has no predictions.npz")
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    return read_predictions(path)
 
 
 def _steps(folder: Path) -> str:

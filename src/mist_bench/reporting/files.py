@@ -21,14 +21,14 @@ class Rule:
         tolerance: largest |ours - paper| that still counts as reproduced, per paper metric.
         widest_interval: largest half width of an interval that counts, in tolerances.
         no_claim_presets: presets that are never compared with the paper.
-        stand_in_mark: word in a dataset's source that forbids a comparison.
+        no_claim_data: words in a dataset's source that forbid a comparison.
     """
 
     confidence: float
     tolerance: dict[str, float]
     widest_interval: float
     no_claim_presets: list[str]
-    stand_in_mark: str
+    no_claim_data: list[str]
 
 
 def read_rule(resources: Path = RESOURCES) -> Rule:

@@ -12,7 +12,7 @@ from mist_bench.reporting.aggregate import collect, read_json, run_folder
 
 KEPT = ("tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.png", "metrics.csv", "bench/*")
 CURVES = ("train.csv", "val.csv", "config.json")
-ORIGIN = ("commit", "cpu", "gpu", "cores", "python", "system", "versions", "threads")
+ORIGIN = ("commit", "device", "cpu", "gpu", "cores", "python", "system", "versions", "threads")
 
 
 def publish(config: Config, results: Path, reference: Path) -> list[Path]:

@@ -192,8 +192,8 @@ def _compare(cell: Cell, cells: Sequence[Cell], evidence: Evidence) -> dict[str,
         reason = evidence.config.preset
     elif source is None:
         reason = "the data have no manifest"
-    elif rule.stand_in_mark in source.lower():
-        reason = f"{rule.stand_in_mark} data"
+    elif marks := [mark for mark in rule.no_claim_data if mark in source.lower()]:
+        reason = f"{marks[0]} data" if marks[0] == "stand-in" else source
     if reason:
         return {"verdict": f"{NO_CLAIM}: {reason}{suffix}"}
     verdict = judge(
