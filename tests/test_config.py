@@ -224,5 +224,5 @@ def test_a_hyper_parameter_that_a_method_still_needs_is_named():
     config = settings.load(targets.SETTINGS, {"preset": "smoke"})
     raw = config.model_dump(mode="json")
     del raw["methods"]["mist"]["params"]["classification"]["mirror"]
-    with pytest.raises(settings.ConfigError, match=r"'mirror' is required by mist_bench\.mist\.build"):
+    with pytest.raises(ConfigError, match=r"'mirror' is required by mist_bench\.mist\.build"):
         settings.validate(raw)
