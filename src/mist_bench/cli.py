@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command and return the exit code: 0, or 1 after an expected error."""
     options = parser().parse_args(arguments)
     command = COMMANDS[options.command]
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("mist_bench").setLevel(logging.INFO)  # libraries speak of warnings only
     try:
         command(options)
     except (ValueError, OSError) as error:

@@ -9,8 +9,10 @@ from typing import Any
 
 from mist_bench.config import Config
 from mist_bench.reporting.aggregate import collect, read_json, run_folder
+from mist_bench.reporting.figures import DRAWN
 
-KEPT = ("tables/*.csv", "tables/*.md", "tables/*.tex", "figures/*.png", "metrics.csv", "bench/*")
+TEXTS = ("tables/*.csv", "tables/*.md", "tables/*.tex", "metrics.csv", "bench/*")
+PICTURES = tuple(f"figures/{name}.png" for name in DRAWN)  # pages that say "not run" are left out
 CURVES = ("train.csv", "val.csv", "config.json")
 ORIGIN = ("commit", "device", "cpu", "gpu", "cores", "python", "system", "versions", "threads")
 
@@ -40,7 +42,7 @@ def publish(config: Config, results: Path, reference: Path) -> list[Path]:
             raise ValueError(f"{run_folder(results, *key)}: from uncommitted code; commit, rerun")
     fresh = reference.with_name(f".{reference.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    for pattern in KEPT:
+    for pattern in TEXTS + PICTURES:
         for path in sorted(results.glob(pattern)):
             _copy(path, fresh / path.relative_to(results))
     for key in records:
