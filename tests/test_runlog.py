@@ -100,7 +100,7 @@ def test_tensorboard_shows_every_row_once_after_a_restart(tmp_path):
     budget = BUDGET.model_copy(update={"log_every": 2})
     with RunLog(tmp_path, {"step": 0}, budget, "cpu") as log:
         for step in range(1, 8):  # what follows the checkpoint at 4 is lost in a kill
-            log.step(step, {"loss": float(step)})
+            log.step(step, {"loss": float(step), "shift": 0.0})
             if step == 4:
                 info = json.loads(json.dumps({"step": 4, **log.state()}))
     log_steps(RunLog(tmp_path, info, budget, "cpu"), 5, 10)
@@ -125,3 +125,11 @@ def test_the_commit_recorded_is_the_one_that_trained_and_each_after_a_restart(
     assert log.origin() == {"commit": "first", "device": "cpu"}
     again = RunLog(tmp_path, {"step": 2, **log.state()}, budget, "cpu")
     assert again.origin()["commit"] == "first, second"
+
+
+def test_a_method_that_logs_other_scalars_than_before_is_stopped_at_once(tmp_path):
+    budget = Training(steps=4, batch_size=1, validate_every=2, checkpoint_every=2, log_every=2)
+    with RunLog(tmp_path, {"step": 0}, budget, "cpu") as log:
+        log.step(1, {"loss": 1.0})
+        with pytest.raises(ValueError, match="logged extra, loss at step 2, but loss before"):
+            log.step(2, {"loss": 1.0, "extra": 2.0})

@@ -33,6 +33,7 @@ class RunLog:
         self._work, self._training = work, training
         self._rows = {name: list(info.get(name, [])) for name in ("train", "val")}
         self._sums: dict[str, float] = dict(info.get("sums", {}))
+        self._names: list[str] = list(info.get("names", []))
         self._best = info.get("best")
         # of the code that was loaded, not of what the folder holds when the run ends
         self._commits = list(dict.fromkeys([*info.get("commits", []), str(commit())]))
@@ -68,7 +69,17 @@ class RunLog:
             self._events.close()
 
     def step(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Take the scalars of one step; every ``log_every`` steps they become a row."""
+        """Take the scalars of one step; every ``log_every`` steps they become a row.
+
+        Raises:
+            ValueError: if their names are not those of the first step.
+        """
+        self._names = self._names or sorted(scalars)
+        if sorted(scalars) != self._names:
+            raise ValueError(
+                f"train_step logged {', '.join(sorted(scalars))} at step {step}, but "
+                f"{', '.join(self._names)} before; it must log the same every time"
+            )
         for name, value in scalars.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._sums["steps"] = self._sums.get("steps", 0) + 1
@@ -94,6 +105,7 @@ class RunLog:
             "sums": self._sums,
             "best": self._best,
             "commits": self._commits,
+            "names": self._names,
             **self.cost(),
         }
 
