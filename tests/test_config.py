@@ -226,3 +226,11 @@ def test_a_hyper_parameter_that_a_method_still_needs_is_named():
     del raw["methods"]["mist"]["params"]["classification"]["mirror"]
     with pytest.raises(ConfigError, match=r"'mirror' is required by mist_bench\.mist\.build"):
         settings.validate(raw)
+
+
+def test_no_smoke_run_is_long():
+    """The preset extends cpu, whose overrides for one experiment reach it too."""
+    config = settings.load(targets.SETTINGS, {"preset": "smoke"})
+    for name, setup in config.experiments.items():
+        for method in setup.methods:
+            assert settings.run_spec(config, name, method, 0).training.steps <= 30, (name, method)
