@@ -3,13 +3,16 @@
 import struct
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from mist_bench import config as settings
 from mist_bench import targets
+from mist_bench.bench import timing
+from mist_bench.bench.timing import Case
 from mist_bench.datasets.files import Split, save_manifest, save_split
 from mist_bench.types import TaskSpec
 
@@ -126,3 +129,22 @@ def spy(monkeypatch):
 @pytest.fixture
 def spy_spec(tiny_spec):
     return lambda **training: tiny_spec(**training).model_copy(update={"module": "spy"})
+
+
+@pytest.fixture
+def torch_settings():
+    """A benchmark sets threads and determinism for its process; tests after it need theirs."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    timing.count_flops(Case("", lambda: torch.zeros(1)))  # its first use imports for two seconds
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still unless the test moves it; the processor's runs half as fast."""
+    now = [0.0]
+    clocks = SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0] / 2)
+    monkeypatch.setattr(timing, "time", clocks)
+    return now

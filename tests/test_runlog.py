@@ -94,7 +94,6 @@ def test_a_bar_is_for_terminals_only(tmp_path, monkeypatch, capsys, terminal):
 
 
 def test_tensorboard_shows_every_row_once_after_a_restart(tmp_path):
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     budget = BUDGET.model_copy(update={"log_every": 2})
