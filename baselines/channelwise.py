@@ -2,27 +2,24 @@
 
 MIST's networks, except that the heatmap has K channels, each dedicated to one patch. The location
 is the expectation of a softmax over space ("a channel-wise soft-argmax as in [57]"), so that the
-task loss (Eq. 9) reaches the heatmap network and everything trains end to end.
+task loss (Eq. 8 or 9) reaches the heatmap network and everything trains end to end.
 
 Shapes: B images, K channels and patches, C classes, H W image, h w heatmap.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mist_bench.models.detector import Mirror
-from mist_bench.models.heads import (
-    BoxClassifier,
-    build_classifier,
-    classification_loss,
-    classified,
-    label_histogram,
-)
+from mist_bench.models.heads import BoxClassifier, build_classifier
 from mist_bench.models.heatmap import Networks, build_heatmap
 from mist_bench.models.optimizers import adam_pair
-from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
+from mist_bench.types import Batch, Prediction, TaskSpec
+
+if TYPE_CHECKING:
+    from mist_bench.models.autoencoder import BoxAutoencoder
 
 
 def spatial_softargmax(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,14 +40,12 @@ def spatial_softargmax(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class ChannelWise(nn.Module):
-    """K heatmap channels, K patches, one shared classifier; see ``build``."""
-
-    supervision: ClassVar[Supervision] = "labels"
+    """K heatmap channels, K patches, one shared task network; see ``build``."""
 
     def __init__(
         self,
         network: nn.Module,
-        classifier: BoxClassifier,
+        head: "BoxClassifier | BoxAutoencoder",
         *,
         task: TaskSpec,
         temperature: float,
@@ -59,7 +54,7 @@ class ChannelWise(nn.Module):
     ):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
-        self.classifier, self.task = classifier, task
+        self.head, self.supervision, self.task = head, head.supervision, task
         self.temperature, self.mirror = temperature, mirror
         self.optimizers = optimizers
 
@@ -74,11 +69,10 @@ class ChannelWise(nn.Module):
     def train_step(self, batch: Batch) -> dict[str, float]:
         """Step both networks end to end on the task loss and return it."""
         images = batch.images
-        labels = label_histogram(batch.labels, self.task.num_classes)
         mirror = Mirror(images) if self.mirror else None
         boxes, _ = self.locate(mirror.images(images) if mirror else images)
         boxes = mirror.boxes(boxes) if mirror else boxes
-        loss = classification_loss(self.classifier(images, boxes), labels).mean()
+        loss = self.head.loss(images, boxes, self.head.targets(batch)).mean()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         loss.backward()
@@ -88,9 +82,8 @@ class ChannelWise(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> list[Prediction]:
-        """Return K classified boxes per image, in the order of the channels."""
-        boxes, scores = self.locate(images)
-        return classified(boxes, scores, self.classifier(images, boxes))
+        """Return what the head makes of K boxes per image, in the order of the channels."""
+        return self.head.predict(images, *self.locate(images))
 
 
 def build(

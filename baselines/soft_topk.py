@@ -10,6 +10,7 @@ Shapes: B images, N = h w locations, K selected, C channels or classes, H W imag
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -99,11 +100,13 @@ class MaskedClassifier(nn.Module):
     def predict(self, images: Tensor) -> list[Prediction]:
         """Return the K classified boxes of highest rank per image, at the centers of cells."""
         scores, probs = self.network(images)
-        index, scores = top_k(self.ranking(scores, probs), self.task.num_instances, self.nms_kernel)
+        ranking = self.ranking(scores, probs)
+        index, scores = top_k(ranking, self.task.num_predicted, self.nms_kernel)
         s = self.network.stride
         centers = to_keypoints(index, probs.shape[-1]) * s + (s - 1) / 2
         boxes = torch.cat([centers, torch.full_like(centers, self.task.box_size)], dim=-1)
-        return classified(boxes, scores, gather_cells(probs, index))
+        found = classified(boxes, scores, gather_cells(probs, index))
+        return [replace(one, heatmap=map_) for one, map_ in zip(found, ranking, strict=True)]
 
     def ranking(self, scores: Tensor, probs: Tensor) -> Tensor:
         """Return (B, h, w): what locations are selected by at test; ``probs`` is (B, C, h, w)."""

@@ -10,7 +10,14 @@ from mist_bench.mist import Mist
 from mist_bench.types import Prediction
 
 CODE = {"mist_bench.mist:Mist": "0" * 16}
-FILES = {"config.json", "train.csv", "val.csv", "weights.safetensors", "run.json"}
+FILES = {
+    "config.json",
+    "train.csv",
+    "val.csv",
+    "heatmaps.npz",
+    "weights.safetensors",
+    "run.json",
+}
 
 
 class Killed(BaseException):

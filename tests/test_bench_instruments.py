@@ -149,7 +149,7 @@ def test_the_official_step_makes_the_updates_of_mist():
     spec = small_spec("paper", keypoint_lr=3)
     setups = [Setup(spec, 2), Setup(spec, 2)]
     for setup in setups:  # Adam's first step would only show the sign of a gradient
-        for name, module in (("detector", "detector"), ("task", "classifier")):
+        for name, module in (("detector", "detector"), ("task", "head")):
             weights = getattr(setup.method, module).parameters()
             setup.method.optimizers[name] = torch.optim.SGD(weights, lr=0.1)
     before = {name: value.clone() for name, value in setups[0].method.state_dict().items()}
@@ -161,7 +161,7 @@ def test_the_official_step_makes_the_updates_of_mist():
     for name, value in after.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
     moved = {name.split(".")[0] for name, value in after.items() if (value != before[name]).any()}
-    assert moved == {"detector", "classifier"}
+    assert moved == {"detector", "head"}
 
 
 def test_another_recipe_is_not_called_official():

@@ -64,12 +64,12 @@ def test_the_temperature_divides_the_heatmap(channelwise, monkeypatch):
 def test_the_task_loss_reaches_the_heatmap_network(channelwise, mirror):
     method = channelwise(mirror=mirror, lr_task=0.0).train()
     before = [one.detach().clone() for one in method.network.parameters()]
-    fixed = [one.detach().clone() for one in method.classifier.parameters()]
+    fixed = [one.detach().clone() for one in method.head.parameters()]
     assert set(method.train_step(batch_of(4))) == {"loss"}
     assert method.network.stem[0][0].weight.grad.abs().sum() > 0
     for now, old in zip(method.network.parameters(), before, strict=True):
         assert not now.equal(old)
-    for now, old in zip(method.classifier.parameters(), fixed, strict=True):
+    for now, old in zip(method.head.parameters(), fixed, strict=True):
         assert now.equal(old)
 
 
@@ -82,9 +82,9 @@ def test_boxes_of_reflections_are_reflected_back(channelwise, monkeypatch):
         "forward",
         lambda images: (100 * torch.nn.functional.avg_pool2d(images, 4)).repeat(1, 2, 1, 1),
     )
-    classify = method.classifier.forward
+    classify = method.head.forward
     monkeypatch.setattr(
-        method.classifier, "forward", lambda images, b: boxes.append(b) or classify(images, b)
+        method.head, "forward", lambda images, b: boxes.append(b) or classify(images, b)
     )
     images = torch.zeros(16, 1, 24, 24)
     images[:, :, 4:8, 16:20] = 1

@@ -41,7 +41,7 @@ def test_the_histogram_by_hand():
 
 
 def test_probabilities_sum_to_one_and_belong_to_their_box():
-    classifier = BoxClassifier(Means(), patch_size=4, window=0)
+    classifier = BoxClassifier(Means(), 2, patch_size=4, window=0)
     images = torch.zeros(2, 1, 20, 20)
     images[1, 0, :, 10:] = 3
     boxes = torch.tensor([[[4.0, 10, 4, 4], [15, 10, 4, 4]]] * 2)
@@ -52,22 +52,22 @@ def test_probabilities_sum_to_one_and_belong_to_their_box():
 
 
 def test_the_window_fades_towards_the_edge():
-    window = BoxClassifier(Means(), patch_size=3, window=0.5).window
+    window = BoxClassifier(Means(), 2, patch_size=3, window=0.5).window
     edge = torch.exp(torch.tensor(-2.0))
     axis = torch.stack([edge, torch.tensor(1.0), edge])
     torch.testing.assert_close(window, axis[:, None] * axis)
-    assert BoxClassifier(Means(), patch_size=3, window=0).window.equal(torch.ones(3, 3))
+    assert BoxClassifier(Means(), 2, patch_size=3, window=0).window.equal(torch.ones(3, 3))
 
 
 def test_the_window_multiplies_patches():
-    classifier = BoxClassifier(Means(), patch_size=3, window=0.5)
+    classifier = BoxClassifier(Means(), 2, patch_size=3, window=0.5)
     probs = classifier(torch.ones(1, 1, 9, 9), torch.tensor([[[4.0, 4.0, 4, 4]]]))
     expected = torch.stack([classifier.window.mean(), torch.tensor(0.0)]).softmax(0)
     torch.testing.assert_close(probs[0, 0], expected)
 
 
 def test_the_window_is_no_weight():
-    assert list(BoxClassifier(Means(), patch_size=3, window=0.5).state_dict()) == []
+    assert list(BoxClassifier(Means(), 2, patch_size=3, window=0.5).state_dict()) == []
 
 
 def test_the_compact_classifier_takes_patches_of_any_size():

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "datasets": BASE,
     "models": BASE,
     "mist": BASE | {"models"},
+    "mist_autoencoder": BASE | {"models", "mist"},
     "baselines": BASE | {"models"},  # not mist: an edit there must not retrain its competitors
     "checkpoint": BASE,
     "runlog": BASE | {"checkpoint"},

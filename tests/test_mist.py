@@ -43,9 +43,9 @@ def inputs(method, batch):
 
 def test_the_task_step_changes_the_classifier_only(tiny_mist):
     method = tiny_mist()
-    before = copies(method.classifier), copies(method.detector)
+    before = copies(method.head), copies(method.detector)
     method.update_task(*inputs(method, batch_of(4)))
-    assert changed(method.classifier, before[0])
+    assert changed(method.head, before[0])
     assert not changed(method.detector, before[1])
 
 
@@ -63,9 +63,9 @@ def test_the_keypoint_step_changes_no_weights(tiny_mist):
 def test_the_heatmap_step_changes_the_detector_only(tiny_mist):
     # without learning rate for tau, all that changes weights is the last stage
     method = tiny_mist(lr_task=0.0)
-    before = copies(method.classifier), copies(method.detector)
+    before = copies(method.head), copies(method.detector)
     method.train_step(batch_of(4))
-    assert not changed(method.classifier, before[0])
+    assert not changed(method.head, before[0])
     assert changed(method.detector, before[1])
 
 
@@ -230,9 +230,9 @@ class Linear(nn.Module):
 def smooth(method):
     """Give ``method`` a smooth classifier of 6 x 6 px patches in float64."""
     torch.manual_seed(0)
-    method.classifier.network = Linear()
-    method.classifier.patch_size = 6
-    method.classifier.window = torch.ones(6, 6, dtype=torch.float64)
+    method.head.network = Linear()
+    method.head.patch_size = 6
+    method.head.window = torch.ones(6, 6, dtype=torch.float64)
     return method
 
 
@@ -247,7 +247,7 @@ def test_the_keypoint_step_is_the_gradient_by_finite_differences(tiny_mist, size
     step = start - method.update_keypoints(images, start, labels)
 
     def loss(boxes):
-        return classification_loss(method.classifier(images, boxes), labels)
+        return classification_loss(method.head(images, boxes), labels)
 
     for k in range(2):
         for axis in range(2):
@@ -263,7 +263,7 @@ def test_the_keypoint_step_does_not_depend_on_the_batch_size(tiny_mist, monkeypa
     moved = {}
     for size in (1, 4):
         method = tiny_mist(order=order, mirror=False, lr_task=0.0)
-        method.classifier.eval()  # batch norm would let images see each other
+        method.head.eval()  # batch norm would let images see each other
         method.detector.eval()
         calls = Recorder(method, monkeypatch)
         method.train_step(batch_of(size))

@@ -14,6 +14,7 @@ from spies import CODE, FILES, Spy, curves, kill_hard, same_results, stop_at
 
 from mist_bench import training
 from mist_bench.config import Training, canonical
+from mist_bench.prediction import predict_split
 from mist_bench.seeding import epoch_order, stream
 from mist_bench.training import choose, make_batch, schedule
 from mist_bench.types import Prediction
@@ -183,24 +184,25 @@ def test_the_score_is_the_fraction_of_labels_found(spy, tiny_spec):
     spy.good = (0,)  # two zeros in every image
     val = tiny_arrays(6, seed=1)
     zeros = (val["labels"] == 0).sum()
-    assert training.validate(spy, val, tiny_spec(), CPU) == pytest.approx(zeros / 12)
+
+    def score():
+        seen = predict_split(spy, val["images"], 4, CPU)
+        return training.validation_score(seen, val, tiny_spec())
+
+    assert score() == pytest.approx(zeros / 12)
     spy.good = ()
-    assert training.validate(spy, val, tiny_spec(), CPU) == 0
+    assert score() == 0
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_the_score_of_a_reconstruction_is_its_error(tiny_spec, dtype):
-    class Gray(Spy):
-        def predict(self, images):
-            one = Prediction(torch.ones(0, 4), torch.ones(0), reconstruction=torch.ones(1, 2, 2))
-            return [one] * len(images)
-
+    gray = Prediction(torch.ones(0, 4), torch.ones(0), reconstruction=torch.ones(1, 2, 2))
     spec = tiny_spec()
     task = spec.task.__class__("reconstruction", (1, 2, 2), 1, 0, 8.0)
     white = 255 if dtype == np.uint8 else 1
     val = {"images": np.zeros((4, 1, 2, 2), dtype)}
     val["images"][0] = white  # right in one image of four
-    score = training.validate(Gray(), val, spec.model_copy(update={"task": task}), CPU)
+    score = training.validation_score([gray] * 4, val, spec.model_copy(update={"task": task}))
     assert score == pytest.approx(-math.sqrt(0.75))
 
 

@@ -60,6 +60,9 @@ class Dataset(Strict):
 class Override(Strict):
     """What one experiment changes for one method."""
 
+    dataset: str | None = Field(
+        None, description="key of datasets to train on; its test split must be the experiment's"
+    )
     params: dict[str, Any] = Field({}, description="keywords of build that differ")
     training: dict[str, Any] = Field({}, description="keys of training that differ")
 
@@ -67,13 +70,26 @@ class Override(Strict):
 class MethodEntry(Strict):
     """One method: its file, where it can compete, and its hyper-parameters."""
 
-    module: str = Field(description="module with build(task, **params)")
+    module: str | dict[Kind, str] = Field(
+        description="module with build(task, **params), or one for each task"
+    )
     label: str = Field(description="name in tables and figures")
     params: dict[Kind, dict[str, Any]] = Field(
         description="keywords of build for each task the method can do"
     )
     training: dict[str, Any] = Field({}, description="keys of training that differ")
     experiments: dict[str, Override] = Field({}, description="differences for one experiment")
+
+    def module_for(self, task: Kind) -> str:
+        """Return the module that builds this method for ``task``.
+
+        Raises:
+            ConfigError: if modules are named by task, and not for this one.
+        """
+        if isinstance(self.module, str):
+            return self.module
+        check_names(f"module of {self.label}", [task], self.module)
+        return self.module[task]
 
 
 class Experiment(Strict):
@@ -82,6 +98,9 @@ class Experiment(Strict):
     task: Kind = Field(description="classification (Eq. 9) or reconstruction (Eq. 8)")
     dataset: str = Field(description="key of datasets")
     num_instances: PositiveInt = Field(description="K, patches extracted in training")
+    num_detections: PositiveInt | None = Field(
+        None, description="patches extracted at test; K if not given"
+    )
     methods: list[str] = Field(description="keys of methods that compete here")
 
 
@@ -171,7 +190,11 @@ def validate(merged: Mapping[str, Any]) -> Config:
             )
             run_spec(config, name, method, config.seeds[0])
     for name, entry in config.methods.items():
-        check_names(f"methods.{name}.experiments", entry.experiments, config.experiments)
+        where = f"methods.{name}.experiments"
+        check_names(where, entry.experiments, config.experiments)
+        for experiment, own in entry.experiments.items():
+            if own.dataset is not None:
+                check_names(f"{where}.{experiment}.dataset", [own.dataset], config.datasets)
     return config
 
 
@@ -185,22 +208,28 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
     dataset = config.datasets[setup.dataset]
     own = entry.experiments.get(experiment, Override())
     params = merge(entry.params[setup.task], own.params)
-    check_keywords(f"methods.{method}.params.{setup.task}", params, entry.module, "build")
+    module = entry.module_for(setup.task)
+    check_keywords(f"methods.{method}.params.{setup.task}", params, module, "build")
     training = merge(merge(config.training.model_dump(), entry.training), own.training)
     try:
         budget = Training.model_validate(training)
     except ValidationError as error:
         raise ConfigError(f"methods.{method}.training: {explain(error, Training)}") from None
     task = TaskSpec(
-        setup.task, dataset.image_size, setup.num_instances, dataset.num_classes, dataset.box_size
+        kind=setup.task,
+        image_size=dataset.image_size,
+        num_instances=setup.num_instances,
+        num_detections=setup.num_detections,
+        num_classes=dataset.num_classes,
+        box_size=dataset.box_size,
     )
     return RunSpec(
         preset=config.preset,
         experiment=experiment,
         method=method,
         seed=seed,
-        module=entry.module,
-        dataset=setup.dataset,
+        module=module,
+        dataset=own.dataset or setup.dataset,
         task=task,
         params=params,
         training=budget,

@@ -61,12 +61,17 @@ def document(config: Config) -> str:
     )
     for title, function, entries in groups:
         parts.append(f"## {title}\n")
-        for module in dict.fromkeys(entry.module for entry in entries.values()):
-            users = [f"`{name}`" for name, entry in entries.items() if entry.module == module]
+        modules = {name: _modules(entry) for name, entry in entries.items()}
+        for module in dict.fromkeys(one for found in modules.values() for one in found):
+            users = [f"`{name}`" for name, found in modules.items() if module in found]
             rows = [[f"`{name}`", text] for name, text in argument_docs(module, function).items()]
             parts.append(f"### {', '.join(users)}: `{module}`\n")
             parts.append(_table(["key", "meaning"], rows))
     return "\n".join(parts)
+
+
+def _modules(entry: Dataset | MethodEntry) -> list[str]:
+    return [entry.module] if isinstance(entry.module, str) else list(entry.module.values())
 
 
 def argument_docs(module: str, function: str) -> dict[str, str]:

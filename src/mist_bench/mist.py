@@ -4,36 +4,35 @@ Shapes: B images, K keypoints, L instances, C channels or classes, H W image, h 
 """
 
 import math
-from typing import ClassVar, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mist_bench.models.detector import Detector, Mirror, build_detector
-from mist_bench.models.heads import (
-    BoxClassifier,
-    build_classifier,
-    classification_loss,
-    classified,
-    label_histogram,
-)
+from mist_bench.models.heads import BoxClassifier, build_classifier
 from mist_bench.models.heatmap import Networks
 from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.selection import Maximum
-from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
+from mist_bench.types import Batch, Prediction, TaskSpec
+
+if TYPE_CHECKING:
+    from mist_bench.models.autoencoder import BoxAutoencoder
 
 Order = Literal["x_tau_eta", "tau_x_eta", "joint"]
 
 
 class Mist(nn.Module):
-    """MIST for multiple-instance classification; see ``build`` for the arguments."""
+    """MIST for any task a head can do; see ``build`` for the arguments.
 
-    supervision: ClassVar[Supervision] = "labels"
+    ``head`` is T_tau with its loss: classification here, reconstruction in ``mist_autoencoder``.
+    """
 
     def __init__(
         self,
         detector: Detector,
-        classifier: BoxClassifier,
+        head: "BoxClassifier | BoxAutoencoder",
         *,
         task: TaskSpec,
         keypoints: "KeypointStep",
@@ -43,7 +42,11 @@ class Mist(nn.Module):
         optimizers: dict[str, torch.optim.Optimizer],
     ):
         super().__init__()
-        self.detector, self.classifier = detector, classifier
+        if order not in ("x_tau_eta", "tau_x_eta", "joint"):
+            raise ValueError(f"order must be x_tau_eta, tau_x_eta or joint, got {order!r}")
+        if order == "joint" and keypoints.steps != 1:
+            raise ValueError(f"the joint order makes 1 keypoint step, got {keypoints.steps}")
+        self.detector, self.head, self.supervision = detector, head, head.supervision
         self.task, self.keypoints, self.order = task, keypoints, order
         self.sample_weight, self.mirror = sample_weight, mirror
         self.optimizers = optimizers
@@ -51,7 +54,7 @@ class Mist(nn.Module):
     def train_step(self, batch: Batch) -> dict[str, float]:
         """Make the three updates of Algorithm 1 on one batch and return their losses."""
         images = batch.images
-        labels = label_histogram(batch.labels, self.task.num_classes)  # (B, C)
+        targets = self.head.targets(batch)
         mirror = Mirror(images) if self.mirror else None
 
         # {x_k} = E_K(H(I))
@@ -61,14 +64,14 @@ class Mist(nn.Module):
 
         # tau and {x_k} <- step on L_task + lambda ||{x_k} - E_K(H(I))||^2 (Eq. 6)
         if self.order == "joint":
-            task_loss, grad = self.update_task(images, start, labels)
+            task_loss, grad = self.update_task(images, start, targets)
             moved = self.keypoints.move(start, start, grad)
         elif self.order == "tau_x_eta":
-            task_loss, _ = self.update_task(images, start, labels)
-            moved = self.update_keypoints(images, start, labels)
+            task_loss, _ = self.update_task(images, start, targets)
+            moved = self.update_keypoints(images, start, targets)
         else:
-            moved = self.update_keypoints(images, start, labels)
-            task_loss, _ = self.update_task(images, moved, labels)
+            moved = self.update_keypoints(images, start, targets)
+            task_loss, _ = self.update_task(images, moved, targets)
 
         # eta <- step on ||G({x_k}) - H(I)||^2 (Eq. 7), images that are explained weighing more
         target = mirror.boxes(moved) if mirror else moved
@@ -82,35 +85,36 @@ class Mist(nn.Module):
         scalars = torch.stack([task_loss.mean(), heatmap_loss.detach().mean(), shift]).tolist()
         return dict(zip(("loss", "heatmap_loss", "keypoint_shift"), scalars, strict=True))
 
-    def update_task(self, images: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def update_task(self, images: Tensor, boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Step tau on the task loss at fixed boxes.
 
         Returns:
             The loss of each image (B,) before the step, and its gradient by its boxes (B, K, 4).
         """
         boxes = boxes.clone().requires_grad_()
-        loss = classification_loss(self.classifier(images, boxes), labels)
+        loss = self.head.loss(images, boxes, targets)
         self.optimizers["task"].zero_grad()
         loss.mean().backward()
         self.optimizers["task"].step()
         return loss.detach(), boxes.grad * len(images)
 
-    def update_keypoints(self, images: Tensor, start: Tensor, labels: Tensor) -> Tensor:
+    def update_keypoints(self, images: Tensor, start: Tensor, targets: Tensor) -> Tensor:
         """Step {x_k} on the task loss at fixed tau and return the moved boxes (B, K, 4)."""
         moved = start
         for _ in range(self.keypoints.steps):
             boxes = moved.clone().requires_grad_()
-            loss = classification_loss(self.classifier(images, boxes), labels)
+            loss = self.head.loss(images, boxes, targets)
             (grad,) = torch.autograd.grad(loss.sum(), boxes)
             moved = self.keypoints.move(moved, start, grad)
         return moved
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> list[Prediction]:
-        """Return K classified boxes per image, ranked by their heatmap score."""
+        """Return what the head makes of K boxes per image, ranked by their heatmap score."""
         heatmap, offsets = self.detector(images)
-        boxes, scores = self.detector.extract(heatmap, offsets, self.task.num_instances)
-        return classified(boxes, scores, self.classifier(images, boxes))
+        boxes, scores = self.detector.extract(heatmap, offsets, self.task.num_predicted)
+        found = self.head.predict(images, boxes, scores)
+        return [replace(one, heatmap=map_) for one, map_ in zip(found, heatmap, strict=True)]
 
 
 class KeypointStep:
@@ -199,10 +203,6 @@ def build(
         ValueError: for another order, several keypoint steps in the joint one, or a stride or
             patch size that the networks do not have.
     """
-    if order not in ("x_tau_eta", "tau_x_eta", "joint"):
-        raise ValueError(f"order must be x_tau_eta, tau_x_eta or joint, got {order!r}")
-    if order == "joint" and keypoint_steps != 1:
-        raise ValueError(f"the joint order makes 1 keypoint step, got {keypoint_steps}")
     channels = task.image_size[0]
     detector = build_detector(
         channels,

@@ -71,7 +71,8 @@ def pack(predictions: list[Prediction]) -> dict[str, NDArray]:
 
     Returns:
         counts (N,), boxes (N, K, 4), scores (N, K); labels (N, K) padded with -1 and probs
-        (N, K, C) for classification; reconstructions (N, C, H, W) float16 for reconstruction.
+        (N, K, C) for classification; reconstructions (N, C, H, W) float16 for reconstruction;
+        patches (N, K, C, p, p) and heatmaps (N, h, w) float16 of methods that have them.
     """
     counts = np.array([len(one.boxes) for one in predictions], dtype=np.int64)
     K = int(counts.max(initial=0))
@@ -88,9 +89,12 @@ def pack(predictions: list[Prediction]) -> dict[str, NDArray]:
         arrays["labels"] = padded("labels", -1)
     if predictions[0].probs is not None:
         arrays["probs"] = padded("probs", 0)
-    if predictions[0].reconstruction is not None:
-        images = [one.reconstruction.cpu().numpy() for one in predictions]
-        arrays["reconstructions"] = np.stack(images).astype(np.float16)
+    if predictions[0].patches is not None:
+        arrays["patches"] = padded("patches", 0).astype(np.float16)
+    for name in ("reconstruction", "heatmap"):
+        if getattr(predictions[0], name) is not None:
+            images = [getattr(one, name).cpu().numpy() for one in predictions]
+            arrays[f"{name}s"] = np.stack(images).astype(np.float16)
     return arrays
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,7 +19,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mist_bench.config import RunSpec, Training, canonical
 from mist_bench.machine import commit, machine
 
-RUN_FILES = ("config.json", "train.csv", "val.csv", "weights.safetensors", "run.json")
+RUN_FILES = (
+    "config.json",
+    "train.csv",
+    "val.csv",
+    "heatmaps.npz",
+    "weights.safetensors",
+    "run.json",
+)
 logger = logging.getLogger("mist_bench")
 
 
@@ -98,6 +106,16 @@ class RunLog:
         self._add("val", {"step": step, "seconds": self.seconds, "score": score})
         return best and self._training.select == "best"
 
+    def snapshot(self, step: int, heatmap: torch.Tensor | None) -> None:
+        """Keep the (h, w) heatmap of the first validation image, for methods that have one."""
+        if heatmap is None:
+            return
+        folder = self._work / "heatmaps"
+        folder.mkdir(exist_ok=True)
+        fresh = folder / "new.npy"
+        np.save(fresh, heatmap.detach().cpu().numpy().astype(np.float16))
+        fresh.replace(folder / f"{step:08d}.npy")  # after a kill, the same file again
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         return {
@@ -124,12 +142,16 @@ class RunLog:
         return time.monotonic() - self._wall
 
     def write(self, out: Path) -> None:
-        """Write train.csv and val.csv."""
+        """Write train.csv and val.csv, and heatmaps.npz: ``steps`` (S,), ``heatmaps`` (S, h, w)."""
         for name, rows in self._rows.items():
             with (out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
                 table = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
                 table.writeheader()
                 table.writerows({k: _short(v) for k, v in row.items()} for row in rows)
+        files = sorted((self._work / "heatmaps").glob("*.npy"))
+        maps = np.stack([np.load(path) for path in files]) if files else np.empty((0, 0, 0))
+        steps = np.array([int(path.stem) for path in files], dtype=np.int64)
+        np.savez_compressed(out / "heatmaps.npz", steps=steps, heatmaps=maps)
 
     def _add(self, name: str, row: dict[str, float]) -> None:
         self._rows[name].append(row)

@@ -30,7 +30,7 @@ from mist_bench.prediction import (
 from mist_bench.provenance import file_digest, fingerprint
 from mist_bench.runlog import RunLog, write_run
 from mist_bench.seeding import epoch_order, seed_torch
-from mist_bench.types import Batch, Method, Supervision
+from mist_bench.types import Batch, Prediction, Supervision
 
 Arrays = Mapping[str, NDArray]
 
@@ -100,7 +100,9 @@ def _train(
             if step % training.validate_every == 0 or step == training.steps:
                 total = sum(one.detach().abs().sum().item() for one in method.parameters())
                 check_finite({"the sum of weights": total}, step)
-                is_best = log.validation(step, validate(method, val, spec, device))
+                seen = predict_split(method, val["images"], training.batch_size, device)
+                is_best = log.validation(step, validation_score(seen, val, spec))
+                log.snapshot(step, seen[0].heatmap)
                 if is_best or training.select == "last":
                     checkpoint.save_weights(work / "kept.safetensors", method)
             stopping = stop.requested()  # asked once: a signal may come between two lines
@@ -187,19 +189,17 @@ def check_finite(scalars: Mapping[str, float], step: int) -> None:
             )
 
 
-def validate(method: Method, val: Arrays, spec: RunSpec, device: torch.device) -> float:
+def validation_score(predictions: list[Prediction], val: Arrays, spec: RunSpec) -> float:
     """Return a score of the whole val split that needs no boxes; higher is better.
 
     Classification: the fraction of instances whose label is predicted, as counts per image.
     Reconstruction: the negative root mean square error.
     """
-    predictions = predict_split(method, val["images"], spec.training.batch_size, device)
     if spec.task.kind == "reconstruction":
+        images = to_images(val["images"], torch.device("cpu")).numpy()
         errors = [
-            (one.reconstruction.cpu().numpy() - image / 255.0) ** 2
-            if image.dtype == np.uint8
-            else (one.reconstruction.cpu().numpy() - image) ** 2
-            for one, image in zip(predictions, val["images"], strict=True)
+            (one.reconstruction.cpu().numpy() - image) ** 2
+            for one, image in zip(predictions, images, strict=True)
         ]
         return -float(np.sqrt(np.mean(errors)))
     C, hits = spec.task.num_classes, 0

@@ -24,6 +24,7 @@ class TaskSpec:
         kind: ``classification`` (Eq. 9) or ``reconstruction`` (Eq. 8).
         image_size: (C, H, W) of every image.
         num_instances: K, the number of patches to extract; the only number a method gets for free.
+        num_detections: boxes to return at test where that is not K (Table 5); ``None`` for K.
         num_classes: number of classes; 0 where the task has no labels.
         box_size: side of a detection box, in pixels of the input image.
     """
@@ -33,6 +34,12 @@ class TaskSpec:
     num_instances: int
     num_classes: int
     box_size: float
+    num_detections: int | None = None
+
+    @property
+    def num_predicted(self) -> int:
+        """How many boxes to return at test."""
+        return self.num_instances if self.num_detections is None else self.num_detections
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,9 @@ class Prediction:
         labels: (K,) int64 in 0..C-1; ``None`` for reconstruction.
         probs: (K, C) float32 class probabilities; ``None`` for reconstruction.
         reconstruction: (C, H, W) float32, not clipped; ``None`` for classification.
+        patches: (K, C, p, p) float32, what each box contributes to the reconstruction; ``None``
+            without one or where a method has no patches.
+        heatmap: (h, w) float32, what boxes were selected from; ``None`` where there is no such map.
     """
 
     boxes: Tensor
@@ -67,6 +77,8 @@ class Prediction:
     labels: Tensor | None = None
     probs: Tensor | None = None
     reconstruction: Tensor | None = None
+    patches: Tensor | None = None
+    heatmap: Tensor | None = None
 
 
 class Method(Protocol):

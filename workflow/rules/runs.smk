@@ -9,6 +9,7 @@ rule train:
         spec=f"{RUN}/config.json",
         train=f"{RUN}/train.csv",
         val=f"{RUN}/val.csv",
+        heatmaps=f"{RUN}/heatmaps.npz",
         weights=f"{RUN}/weights.safetensors",
         record=f"{RUN}/run.json",
     log:

@@ -184,7 +184,7 @@ def mist_cases(setup: Setup) -> dict[str, Callable[[], Case]]:
     def case(name: str, run: Callable, prepare: Callable = method.train) -> Callable[[], Case]:
         return lambda: Case(name, run, setup.batch_size, prepare)
 
-    size = method.classifier.patch_size
+    size = method.head.patch_size
     return {
         "heatmap": case("heatmap", lambda: detector.network(images)),
         "selection": case("selection", select),

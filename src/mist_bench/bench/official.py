@@ -91,7 +91,7 @@ class OfficialStep:
 
     def classify(self, images: Tensor, boxes: Tensor) -> Tensor:
         """Return (B, K, C) probabilities of the patches under (B, K, 4) boxes."""
-        classifier = self.method.classifier
+        classifier = self.method.head
         patches = gather_patches(images, boxes, classifier.patch_size) * classifier.window
         return classifier.network(patches.flatten(0, 1)).softmax(-1).view(*boxes.shape[:2], -1)
 

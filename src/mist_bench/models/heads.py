@@ -1,7 +1,13 @@
 """Task networks T_tau: what is done with a patch (Sec. 4.2, Appendix C.1), and their loss.
 
+A head is what a method trains on boxes, whatever the task: it has ``supervision``, ``targets``,
+``loss`` and ``predict``. This one classifies; ``models/autoencoder.py`` has the one that
+reconstructs.
+
 Shapes: B images, K patches, N patches in all, C channels or classes, p patch side.
 """
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +15,7 @@ from torch import Tensor, nn
 from mist_bench.models.heatmap import Networks, conv_norm
 from mist_bench.models.official import PATCH_SIZE, OfficialClassifier
 from mist_bench.models.sampler import sample_patches
-from mist_bench.types import Prediction
+from mist_bench.types import Batch, Prediction, Supervision
 
 
 class CompactClassifier(nn.Module):
@@ -40,16 +46,19 @@ class BoxClassifier(nn.Module):
 
     Args:
         network: maps (N, C, p, p) patches to (N, classes) logits.
+        num_classes: classes.
         patch_size: p, samples per side of a box.
         window: standard deviation of a Gaussian that patches are multiplied with, as a fraction
             of half their side; 0 for none. Not in the paper: it makes a centered object the
             easiest to classify, so that keypoints are drawn to centers.
     """
 
-    def __init__(self, network: nn.Module, patch_size: int, window: float):
+    supervision: ClassVar[Supervision] = "labels"
+
+    def __init__(self, network: nn.Module, num_classes: int, patch_size: int, window: float):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
-        self.patch_size = patch_size
+        self.num_classes, self.patch_size = num_classes, patch_size
         axis = torch.linspace(-1, 1, patch_size)
         weight = torch.exp(-(axis**2) / (2 * window**2)) if window > 0 else torch.ones(patch_size)
         self.register_buffer("window", weight[:, None] * weight, persistent=False)
@@ -59,6 +68,18 @@ class BoxClassifier(nn.Module):
         patches = sample_patches(images, boxes, self.patch_size) * self.window  # (B, K, C, p, p)
         flat = patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         return self.network(flat).softmax(-1).view(*boxes.shape[:2], -1)
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return (B, classes), what the loss compares with: the mean one-hot labels."""
+        return label_histogram(batch.labels, self.num_classes)
+
+    def loss(self, images: Tensor, boxes: Tensor, targets: Tensor) -> Tensor:
+        """Return (B,) the loss of each image at its (B, K, 4) boxes (Eq. 9)."""
+        return classification_loss(self(images, boxes), targets)
+
+    def predict(self, images: Tensor, boxes: Tensor, scores: Tensor) -> list[Prediction]:
+        """Return the classified (B, K, 4) boxes with their (B, K) scores."""
+        return classified(boxes, scores, self(images, boxes))
 
 
 def label_histogram(labels: list[Tensor], num_classes: int) -> Tensor:
@@ -103,7 +124,7 @@ def build_classifier(
         network = OfficialClassifier(in_channels, channels, num_classes)
     else:
         raise ValueError(f"networks must be compact or official, got {networks!r}")
-    return BoxClassifier(network, patch_size, window)
+    return BoxClassifier(network, num_classes, patch_size, window)
 
 
 def classified(boxes: Tensor, scores: Tensor, probs: Tensor) -> list[Prediction]:

@@ -120,3 +120,43 @@ class OfficialClassifier(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Return (N, num_classes) logits of (N, C, 32, 32) patches."""
         return self.logits(self.encoder(patches))
+
+
+class OfficialDecoder(nn.Module):
+    """Vectors to patches, the encoder mirrored (Appendix C.1; there is no official code).
+
+    Each level doubles the side by a 2x2 transposed convolution of stride 2, then has the encoder's
+    residual blocks. How many channels each level has is not given: the encoder's.
+    """
+
+    def __init__(self, out_channels: int, channels: int):
+        super().__init__()
+        widths = [channels * 2**level for level in reversed(range(LEVELS))]
+        pairs = zip([widths[0], *widths[:-1]], widths, strict=True)
+        self.levels = nn.Sequential(
+            *[
+                nn.Sequential(
+                    nn.ConvTranspose2d(inside, width, 2, 2),
+                    *[SharedNormBlock(width, 1) for _ in range(BLOCKS_PER_LEVEL)],
+                )
+                for inside, width in pairs
+            ]
+        )
+        self.head = nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return (N, C, 32, 32) of (N, 16 * channels) codes, before the sigmoid."""
+        return self.head(self.levels(codes[:, :, None, None]))
+
+
+class OfficialAutoencoder(nn.Module):
+    """The encoder and its mirror (Appendix C.1); see ``OfficialEncoder``."""
+
+    def __init__(self, in_channels: int, channels: int):
+        super().__init__()
+        self.encoder = OfficialEncoder(in_channels, channels)
+        self.decoder = OfficialDecoder(in_channels, channels)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return (N, C, 32, 32), before the sigmoid, of (N, C, 32, 32) patches."""
+        return self.decoder(self.encoder(patches))

@@ -81,3 +81,43 @@ def sample_patches(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     bands = rows.reshape(B, 1, K * size, H) @ images  # (B, C, K*p, W)
     bands = bands.reshape(B, C, K, size, W).transpose(1, 2)  # (B, K, C, p, W)
     return bands @ columns.transpose(-1, -2)[:, :, None]  # (B, K, C, p, p)
+
+
+def paste_patches(patches: Tensor, boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """Return the sum of patches put back at their boxes: S^-1(P_k, x_k) of Eq. 8.
+
+    A pixel at u reads patch k at ((u - x) / w + 1/2)(p - 1), bilinearly, and nothing more than one
+    sample outside of it.
+
+    Args:
+        patches: (B, K, C, p, p).
+        boxes: (B, K, 4) cxcywh, in pixels; differentiable; sizes > 0.
+        image_size: (H, W).
+
+    Returns:
+        (B, C, H, W).
+    """
+    B, K, C, p, _ = patches.shape
+    x, y, width, height = boxes.unbind(-1)
+    rows = pixel_weights(y, height, image_size[0], p)  # (B, K, H, p)
+    columns = pixel_weights(x, width, image_size[1], p)
+    bands = patches @ columns.transpose(-1, -2)[:, :, None]  # (B, K, C, p, W)
+    bands = bands.transpose(1, 2).reshape(B, C, K * p, image_size[1])
+    return rows.transpose(1, 2).reshape(B, 1, image_size[0], K * p) @ bands
+
+
+def pixel_weights(center: Tensor, extent: Tensor, length: int, size: int) -> Tensor:
+    """Return the bilinear weight of every patch sample in every pixel of one axis.
+
+    Args:
+        center: (B, K) box centers on this axis, in pixels.
+        extent: (B, K) box sides on this axis, in pixels.
+        length: pixels on the axis.
+        size: p, samples of the patch; the outer ones lie on the box edge.
+
+    Returns:
+        (B, K, length, p).
+    """
+    pixels = torch.arange(length, dtype=center.dtype, device=center.device)
+    place = (pixels - center[..., None]) / extent[..., None] + 0.5
+    return hat_weights(place * (size - 1), size)

@@ -1,0 +1,107 @@
+"""MIST for reconstruction: an image as the sum of its K auto-encoded patches (Sec. 4.2, Eq. 8)."""
+
+from mist_bench.mist import KeypointStep, Mist, Order
+from mist_bench.models.autoencoder import build_autoencoder
+from mist_bench.models.detector import build_detector
+from mist_bench.models.heatmap import Networks
+from mist_bench.models.optimizers import adam_pair
+from mist_bench.models.selection import Maximum
+from mist_bench.types import TaskSpec
+
+
+def build(
+    task: TaskSpec,
+    *,
+    networks: Networks,
+    detector_channels: int,
+    detector_blocks: int,
+    heatmap_stride: int,
+    softmax_kernel: int,
+    softmax_strength: float,
+    softmax_maximum: Maximum,
+    nms_kernel: int,
+    target_sigma: float,
+    offset_weight: float,
+    autoencoder_channels: int,
+    latents: int,
+    patch_size: int,
+    extent: float,
+    signed: bool,
+    keypoint_lr: float,
+    keypoint_clip: float | None,
+    keypoint_steps: int,
+    keypoint_penalty: float,
+    order: Order,
+    sample_weight: float,
+    mirror: bool,
+    lr_detector: float,
+    lr_task: float,
+    betas: tuple[float, float],
+) -> Mist:
+    """Return MIST that reconstructs; arguments that ``mist`` has too are described there.
+
+    Args:
+        task: reconstruction; K is the number of patches.
+        networks: compact or official.
+        detector_channels: channels of the heatmap network.
+        detector_blocks: residual blocks of the heatmap network.
+        heatmap_stride: pixels per heatmap cell.
+        softmax_kernel: side of the local spatial softmax's window, cells; 0 for none.
+        softmax_strength: factor on the response before the local spatial softmax.
+        softmax_maximum: what that softmax subtracts: the global or the local maximum.
+        nms_kernel: side of the non-maximum suppression's window, cells.
+        target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
+        offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
+        autoencoder_channels: channels of the auto-encoder's first level.
+        latents: size of the code of a patch.
+        patch_size: samples per side of a patch; official: 32.
+        extent: side of the encoded square around a keypoint, px.
+        signed: whether images show a signed signal around 0.5 (Gabor noise).
+        keypoint_lr: pixels per unit gradient of an image's loss.
+        keypoint_clip: longest keypoint step, px; null for no limit.
+        keypoint_steps: keypoint steps per batch; 1 where order is joint.
+        keypoint_penalty: lambda of Eq. 6.
+        order: x_tau_eta, tau_x_eta (Algorithm 1) or joint.
+        sample_weight: a in the weight exp(-a * task loss) of an image's heatmap loss; 0 for none.
+        mirror: whether the detector sees randomly reflected images in training.
+        lr_detector: Adam's learning rate for eta.
+        lr_task: Adam's learning rate for tau.
+        betas: Adam's decay rates, both networks.
+
+    Raises:
+        ValueError: for contradictory arguments, as in ``mist``.
+    """
+    channels = task.image_size[0]
+    detector = build_detector(
+        channels,
+        task.box_size,
+        networks=networks,
+        channels=detector_channels,
+        blocks=detector_blocks,
+        stride=heatmap_stride,
+        softmax_kernel=softmax_kernel,
+        softmax_strength=softmax_strength,
+        softmax_maximum=softmax_maximum,
+        nms_kernel=nms_kernel,
+        target_sigma=target_sigma,
+        offset_weight=offset_weight,
+    )
+    autoencoder = build_autoencoder(
+        channels,
+        networks=networks,
+        channels=autoencoder_channels,
+        latents=latents,
+        patch_size=patch_size,
+        extent=extent,
+        signed=signed,
+    )
+    return Mist(
+        detector,
+        autoencoder,
+        task=task,
+        keypoints=KeypointStep(keypoint_lr, keypoint_clip, keypoint_steps, keypoint_penalty),
+        order=order,
+        sample_weight=sample_weight,
+        mirror=mirror,
+        optimizers=adam_pair(detector, autoencoder, lr_detector, lr_task, betas),
+    )

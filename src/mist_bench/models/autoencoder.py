@@ -1,0 +1,141 @@
+"""The auto-encoder T_tau and the synthesis of an image from patches (Sec. 4.2, Appendix C.1).
+
+Shapes: B images, K patches, N patches in all, C channels, H W image, p patch side.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mist_bench.models.heatmap import Networks, conv_norm
+from mist_bench.models.official import PATCH_SIZE, OfficialAutoencoder
+from mist_bench.models.sampler import paste_patches, sample_patches
+from mist_bench.types import Batch, Prediction, Supervision
+
+ENERGY_FLOOR = 1.0  # of an empty image, so that its loss stays finite
+
+
+class CompactAutoencoder(nn.Module):
+    """A small convolutional auto-encoder for CPUs (deviation: the paper's has 32 times the work).
+
+    Args:
+        in_channels: C.
+        channels: channels of the first level; 2 and 4 times as many in the next two.
+        latents: size of the code between encoder and decoder.
+        patch_size: p, a multiple of 4.
+    """
+
+    def __init__(self, in_channels: int, channels: int, latents: int, patch_size: int):
+        super().__init__()
+        if patch_size % 4:
+            raise ValueError(f"the compact auto-encoder halves patches twice, got {patch_size} px")
+        c, side = channels, patch_size // 4
+        self.encoder = nn.Sequential(
+            *(conv_norm(in_channels, c, 3, 1), nn.ReLU()),
+            *(conv_norm(c, 2 * c, 4, 2), nn.ReLU()),
+            *(conv_norm(2 * c, 4 * c, 4, 2), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(4 * c * side**2, latents)),
+        )
+        self.decoder = nn.Sequential(
+            *(nn.Linear(latents, 4 * c * side**2), nn.ReLU()),
+            nn.Unflatten(1, (4 * c, side, side)),
+            *(nn.ConvTranspose2d(4 * c, 2 * c, 4, 2, 1), nn.BatchNorm2d(2 * c), nn.ReLU()),
+            *(nn.ConvTranspose2d(2 * c, c, 4, 2, 1), nn.BatchNorm2d(c), nn.ReLU()),
+            nn.Conv2d(c, in_channels, 3, padding=1),
+        )
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return (N, C, p, p), before its squashing, of (N, C, p, p)."""
+        return self.decoder(self.encoder(patches))
+
+
+class BoxAutoencoder(nn.Module):
+    """Explains an image as the sum of auto-encoded patches (Sec. 4.2, Eq. 8).
+
+    Args:
+        network: maps (N, C, p, p) patches to what is squashed into the range of the image.
+        patch_size: p, samples per side of a patch.
+        extent: side of the square around a box's center that is encoded, px; a box that fits an
+            object's ink is smaller.
+        signed: whether images are 0.5 + t / 2 of a signed signal t, as Gabor noise is. Then t is
+            explained; otherwise the image is, as light on black.
+    """
+
+    supervision: ClassVar[Supervision] = "none"
+
+    def __init__(self, network: nn.Module, patch_size: int, extent: float, signed: bool):
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.patch_size, self.extent, self.signed = patch_size, extent, signed
+
+    def forward(self, signal: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the synthesis of (B, C, H, W) from (B, K, 4) boxes, and its (B, K, C, p, p)."""
+        squares = torch.cat([boxes[..., :2], torch.full_like(boxes[..., 2:], self.extent)], dim=-1)
+        patches = sample_patches(signal, squares, self.patch_size)  # (B, K, C, p, p)
+        flat = patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        decoded = self.network(flat)
+        decoded = (decoded.tanh() if self.signed else decoded.sigmoid()).view_as(patches)
+        H, W = signal.shape[-2:]
+        return paste_patches(decoded, squares, (H, W)), decoded
+
+    def to_signal(self, images: Tensor) -> Tensor:
+        """Return what is explained of images in [0, 1]: 0 where there is nothing."""
+        return 2 * images - 1 if self.signed else images
+
+    def to_image(self, signal: Tensor) -> Tensor:
+        """Return a signal as an image; the inverse of ``to_signal``."""
+        return (signal + 1) / 2 if self.signed else signal
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Return (B, C, H, W), what the loss compares with: the images."""
+        return batch.images
+
+    def loss(self, images: Tensor, boxes: Tensor, targets: Tensor) -> Tensor:
+        """Return (B,) the squared error of each image's synthesis, per unit of its energy (Eq. 8).
+
+        Deviation: the paper does not divide; with it, images of any contrast weigh the same.
+        """
+        wanted = self.to_signal(targets)
+        synthesis, _ = self(self.to_signal(images), boxes)
+        error = (wanted - synthesis).square().flatten(1).sum(1)
+        return error / wanted.square().flatten(1).sum(1).clamp(min=ENERGY_FLOOR)
+
+    def predict(self, images: Tensor, boxes: Tensor, scores: Tensor) -> list[Prediction]:
+        """Return the (B, K, 4) boxes with their (B, K) scores and the image made of them."""
+        synthesis, patches = self(self.to_signal(images), boxes)
+        return [
+            Prediction(box, score, reconstruction=image, patches=parts)
+            for box, score, image, parts in zip(
+                boxes, scores, self.to_image(synthesis), patches, strict=True
+            )
+        ]
+
+
+def build_autoencoder(
+    in_channels: int,
+    *,
+    networks: Networks,
+    channels: int,
+    latents: int,
+    patch_size: int,
+    extent: float,
+    signed: bool,
+) -> BoxAutoencoder:
+    """Return the auto-encoder that MIST, grid and channel-wise share.
+
+    Raises:
+        ValueError: for unknown ``networks``, or a patch or code size that they cannot take.
+    """
+    if networks == "compact":
+        network = CompactAutoencoder(in_channels, channels, latents, patch_size)
+    elif networks == "official":
+        if patch_size != PATCH_SIZE or latents != 2**4 * channels:
+            raise ValueError(
+                f"the official auto-encoder takes patches of {PATCH_SIZE} px and has 16 latents a "
+                f"channel, got {patch_size} px and {latents} latents for {channels} channels"
+            )
+        network = OfficialAutoencoder(in_channels, channels)
+    else:
+        raise ValueError(f"networks must be compact or official, got {networks!r}")
+    return BoxAutoencoder(network, patch_size, extent, signed)
