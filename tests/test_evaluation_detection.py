@@ -115,6 +115,17 @@ def test_diagnostics_by_hand():
     assert metrics["iou50"] == pytest.approx(1 / 3)
 
 
+def test_center_precision_and_recall_over_images_with_more_fewer_and_no_instances():
+    # tolerance 2.5 px; found 1 of 2 with 1 detection, 1 of 1 with 3, and 0 of 0 with 1
+    few = scene([square(11)], [0], [square(10), square(50)], [0, 0])
+    many = scene([square(10), square(12), square(90)], [0] * 3, [square(10)], [0])
+    none = scene([square(10)], [0], [], [])
+    metrics = location_metrics([few, many, none])
+    assert metrics["center_precision"] == pytest.approx(2 / 5)
+    assert metrics["center_recall"] == pytest.approx(2 / 3)
+    assert metrics["center_f1"] == pytest.approx(2 * 2 / (5 + 3))
+
+
 def test_center_error_is_a_distance_in_pixels():
     one = scene([(13, 14, 20, 20)], [0], [square(10)], [0])
     assert location_metrics([one])["center_error"] == pytest.approx(5.0)
@@ -138,6 +149,23 @@ def test_official_center_scores_are_greedy():
     one = [scene([square(12), square(5)], [3, 3], [square(10), square(20)], [3, 3])]
     assert detection.center_scores(one, official=True) == (0.5, 0.5, 0.5)
     assert detection.center_scores(one) == (1.0, 1.0, 1.0)
+
+
+def test_the_count_is_right_or_wrong_per_image():
+    one, two = [square(10)], [square(10), square(50)]
+    scenes = [
+        scene(two, [0, 0], two, [0, 0]),  # as many
+        scene([square(90)], [0], one, [0]),  # as many, elsewhere
+        scene(one, [0], two, [0, 0]),  # too few: the next one does not make up for it
+        scene(two, [0, 0], one, [0]),
+        EMPTY,  # none of none
+    ]
+    assert location_metrics(scenes)["count_accuracy"] == pytest.approx(3 / 5)
+
+
+def test_a_detection_where_nothing_is_makes_the_count_wrong():
+    scenes = [scene([square(10)], [0], [], []), scene([square(10)], [0], [square(10)], [0])]
+    assert location_metrics(scenes)["count_accuracy"] == 0.5
 
 
 @st.composite

@@ -11,6 +11,7 @@ from mist_bench.evaluation.matching import (
     Scene,
     greedy_matching,
     match_boxes,
+    match_centers,
     match_labeled_boxes,
     match_labeled_centers,
     maximum_matching,
@@ -103,6 +104,38 @@ def test_center_matching_needs_the_label_and_the_center_inside():
     assert len(match_labeled_centers(scene([(20, 20, 2, 2)], [1], truth, [1]))[0]) == 1
     assert len(match_labeled_centers(scene([(20.1, 20, 2, 2)], [1], truth, [1]))[0]) == 0
     assert len(match_labeled_centers(scene([(10, 10, 2, 2)], [2], truth, [1]))[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("center", "size", "pairs"),
+    [
+        ((10, 10), 16, 1),
+        ((12, 10), 16, 1),  # exactly an eighth of 16 px away
+        ((12.01, 10), 16, 0),
+        ((11.5, 11.5), 16, 0),  # 2.12 px away, although neither axis is
+        ((12.5, 10), (8, 50), 1),  # 2.5 px is an eighth of 20, the root of the area
+        ((12.6, 10), (8, 50), 0),
+    ],
+)
+def test_centers_match_within_an_eighth_of_the_true_side(center, size, pairs):
+    true_box = (10, 10, size, size) if isinstance(size, int) else (10, 10, *size)
+    # neither the label nor the size of the detection matters
+    one = scene([(*center, 3, 90)], [1], [true_box], [2])
+    assert len(match_centers(one)[0]) == pairs
+
+
+def test_centers_match_one_to_one_and_the_nearest_first():
+    truth = [(10, 10, 16, 16), (13, 10, 16, 16), (50, 50, 16, 16)]
+    # between the first two; nearer to the first; a duplicate; nothing near the third
+    found = [(11.6, 10, 16, 16), (9, 10, 16, 16), (10, 10.5, 16, 16)]
+    rows, columns = match_centers(scene(found, [0] * 3, truth, [0] * 3))
+    assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 1), (2, 0)]
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 2), (2, 0), (0, 0)])
+def test_centers_match_nothing_without_detections_or_truth(k, n):
+    one = scene([square(10)] * k, [0] * k, [square(10)] * n, [0] * n)
+    assert [len(part) for part in match_centers(one)] == [0, 0]
 
 
 def test_right_detections_by_hand():

@@ -132,6 +132,21 @@ def test_what_lies_beyond_the_count_is_not_read():
     assert compute(CLASSIFY, truth(), padded) == compute(CLASSIFY, truth(), found())
 
 
+def test_average_precision_is_that_of_as_many_detections_as_instances():
+    """Sec. 5.3, "test with ground-truth K": image 1 has one instance, and its second box is bad."""
+    arrays = found()
+    arrays["scores"][1, :2] = 0.9, 0.85  # ranked above the right second box of image 0
+    metrics = compute(CLASSIFY, truth(), arrays)
+    assert metrics["ap50_agnostic"] == pytest.approx(1.0)
+    # class 1 is never found; classes 0 and 2 are, image 0's second box being a false 2 after it
+    assert metrics["ap50"] == pytest.approx(2 / 3)
+    # where the bad box is the best, it is the one that counts: 2 of 3 found, and the first is wrong
+    arrays["scores"][1, :2] = 0.8, 0.95
+    metrics = compute(CLASSIFY, truth(), arrays)
+    recalls = np.linspace(0, 1, 101)
+    assert metrics["ap50_agnostic"] == pytest.approx(np.where(recalls <= 2 / 3, 2 / 3, 0).mean())
+
+
 def test_reconstruction_has_rmse_and_locations_but_no_labels():
     arrays = found() | {"reconstructions": np.zeros((2, 1, 40, 40), np.float16)}
     arrays["labels"] = np.full((2, 3), -1)
@@ -164,6 +179,7 @@ def test_reconstruction_without_instances_has_only_rmse():
     assert set(compute(REBUILD, empty, arrays)) == {
         "rmse",
         "rmse_zero",
+        "rmse_gray",
         "rmse_image_mean",
         "rmse_image_std",
     }

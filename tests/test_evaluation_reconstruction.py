@@ -13,6 +13,7 @@ def test_rmse_by_hand():
     # mean squares per image: 1/4 and 1
     assert metrics["rmse"] == pytest.approx(np.sqrt(5 / 8))
     assert metrics["rmse_zero"] == pytest.approx(np.sqrt(1 / 2))
+    assert metrics["rmse_gray"] == 0.5
     assert metrics["rmse_image_mean"] == pytest.approx(0.75)
     assert metrics["rmse_image_std"] == pytest.approx(0.25)
 
@@ -22,6 +23,7 @@ def test_uint8_images_are_divided_by_255():
     metrics = rmse_metrics(images, np.full((1, 3, 4, 4), 0.5, np.float16))
     assert metrics["rmse"] == pytest.approx(0.3)
     assert metrics["rmse_zero"] == pytest.approx(0.2)
+    assert metrics["rmse_gray"] == pytest.approx(0.3)
 
 
 def test_reconstructions_are_not_clipped():

@@ -22,7 +22,7 @@ def ap50(scenes: Sequence[Scene], *, class_aware: bool) -> float:
     ``iou50_official``, under that name (``mist_train.py:282``).
 
     Args:
-        scenes: the test set.
+        scenes: the test set; for Table 5, each with no more detections than instances.
         class_aware: mean over the classes that occur, instead of one class for everything.
 
     Returns:

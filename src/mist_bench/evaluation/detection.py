@@ -3,8 +3,8 @@
 Every fraction of ground truth is recall-style, as in the official code: its denominator is the
 number of instances N of the whole test set. Surplus detections would raise such a fraction for
 free, so an image with L instances is judged by its L best-scored detections ("test with
-ground-truth K", Sec. 5.3); with K = L, as on MNIST-hard, this changes nothing. Precision,
-``*_precision``, ``*_f1`` and the diagnostics use all detections.
+ground-truth K", Sec. 5.3); with K = L, as on MNIST-hard, this changes nothing. Precision and
+the recall that goes with it, ``*_precision``, ``*_f1`` and the diagnostics use all detections.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mist_bench.evaluation.matching import (
     Scene,
     greedy_matching,
     match_boxes,
+    match_centers,
     match_labeled_boxes,
     match_labeled_centers,
 )
@@ -149,17 +150,23 @@ def _greedy_center_hits(scene: Scene) -> int:
 
 
 def location_metrics(scenes: Scenes) -> dict[str, float | None]:
-    """Return every metric that needs no labels, by name (``iou50``, diagnostics).
+    """Return every metric that needs no labels, by name (``iou50``, centers, diagnostics).
+
+    ``center_precision``, ``center_recall`` and ``center_f1`` count the pairs of ``match_centers``:
+    centers within an eighth of the true box's side. Where K exceeds an image's instances, the
+    precision cannot be 1, and where it is less, the recall cannot.
 
     Diagnostics (not in the paper): ``center_error`` is the mean distance in pixels between the
     centers of the pairs that ``iou50`` matches, ``None`` without a pair; ``duplicate_rate`` the
     fraction of detections that overlap a ground truth with IoU >= 0.5 but are left over by a
     one-to-one matching; ``miss_rate`` the fraction of ground truths whose box contains no
-    detection's center; ``detections_per_instance`` the ratio of their numbers.
+    detection's center; ``detections_per_instance`` the ratio of their numbers; ``count_accuracy``
+    the fraction of images with as many detections as ground truths.
     """
-    errors, surplus, misses, detections = [], 0, 0, 0
+    errors, surplus, misses, detections, near = [], 0, 0, 0, 0
     for scene in scenes:
         rows, columns = match_boxes(scene)
+        near += len(match_centers(scene)[0])
         offset = scene.boxes[rows, :2] - scene.true_boxes[columns, :2]
         errors.append(np.hypot(offset[:, 0], offset[:, 1]))
         surplus += int((scene.iou >= IOU_THRESHOLD).any(1).sum()) - len(rows)
@@ -167,13 +174,18 @@ def location_metrics(scenes: Scenes) -> dict[str, float | None]:
         detections += len(scene.boxes)
     instances, distances = num_instances(scenes), np.concatenate(errors)
     ranked = [s.best(len(s.true_boxes)) for s in scenes]
+    center_precision, center_recall, center_f1 = precision_recall_f1(near, detections, instances)
     return {
         "iou50": iou50(ranked),
         "iou50_official": iou50_official(ranked),
+        "center_precision": center_precision,
+        "center_recall": center_recall,
+        "center_f1": center_f1,
         "center_error": float(distances.mean()) if len(distances) else None,
         "duplicate_rate": surplus / detections if detections else 0.0,
         "miss_rate": misses / instances,
         "detections_per_instance": detections / instances,
+        "count_accuracy": sum(len(s.boxes) == len(s.true_boxes) for s in scenes) / len(scenes),
     }
 
 

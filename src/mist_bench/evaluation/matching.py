@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from mist_bench.boxes import box_iou
 
 IOU_THRESHOLD = 0.5  # "over 50%" (Sec. 5.2); the name of every metric here contains it
+CENTER_TOLERANCE = 1 / 8  # of the true box's side, as the width of the paper's G (Sec. B)
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,20 @@ def match_labeled_centers(scene: Scene) -> tuple[NDArray, NDArray]:
     """Return the largest one-to-one matching of equal labels, center inside the true box."""
     inside = scene.center_distance <= 1
     return maximum_matching(inside & scene.same_label, 1 - np.minimum(scene.center_distance, 1))
+
+
+def match_centers(scene: Scene) -> tuple[NDArray, NDArray]:
+    """Return the largest one-to-one matching of centers within the tolerance, labels ignored.
+
+    Not in the paper, which shows right and wrong impulses (Figure 4) without saying when one is
+    right: the Euclidean distance of the centers is at most ``CENTER_TOLERANCE`` times the square
+    root of the true box's area.
+    """
+    offset = scene.boxes[:, None, :2] - scene.true_boxes[None, :, :2]  # (K, L, 2)
+    distance = np.hypot(offset[..., 0], offset[..., 1])
+    tolerance = CENTER_TOLERANCE * np.sqrt(scene.true_boxes[:, 2] * scene.true_boxes[:, 3])
+    allowed = distance <= tolerance
+    return maximum_matching(allowed, np.where(allowed, 1 - distance / tolerance.clip(1e-9), 0))
 
 
 def greedy_matching(allowed: NDArray, quality: NDArray) -> list[tuple[int, int]]:

@@ -21,22 +21,23 @@ def rmse_metrics(images: NDArray, reconstructions: NDArray) -> dict[str, float]:
 
     Returns:
         ``rmse`` over all pixels of the set (Table 1; the paper does not say whether globally or
-        per image), ``rmse_zero`` of an all-black reconstruction as a scale, ``rmse_image_mean``
-        and ``rmse_image_std`` over images.
+        per image), ``rmse_zero`` of an all-black reconstruction and ``rmse_gray`` of 0.5 everywhere
+        as scales, ``rmse_image_mean`` and ``rmse_image_std`` over images.
 
     Raises:
         ValueError: if the shapes differ or there is no image.
     """
     if images.shape != reconstructions.shape or len(images) == 0:
         raise ValueError(f"reconstructions must be {images.shape}, got {reconstructions.shape}")
-    errors, energies = np.empty(len(images)), np.empty(len(images))
+    errors, black, gray = np.empty((3, len(images)))
     for i, (image, reconstruction) in enumerate(zip(images, reconstructions, strict=True)):
         unit = as_unit(image)
         errors[i] = np.mean((unit - reconstruction.astype(np.float64)) ** 2)
-        energies[i] = np.mean(unit**2)
+        black[i], gray[i] = np.mean(unit**2), np.mean((unit - 0.5) ** 2)
     return {
         "rmse": float(np.sqrt(errors.mean())),
-        "rmse_zero": float(np.sqrt(energies.mean())),
+        "rmse_zero": float(np.sqrt(black.mean())),
+        "rmse_gray": float(np.sqrt(gray.mean())),
         "rmse_image_mean": float(np.sqrt(errors).mean()),
         "rmse_image_std": float(np.sqrt(errors).std()),
     }
