@@ -1,4 +1,4 @@
-"""The sampler: hand cases, then ``grid_sample`` as an oracle for values and gradients."""
+"""S and its inverse: hand cases, then ``grid_sample`` as an oracle for values and gradients."""
 
 import pytest
 import torch
@@ -6,7 +6,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mist_bench.models.sampler import hat_weights, sample_patches, sampling_axis
+from mist_bench.models.sampler import (
+    hat_weights,
+    paste_patches,
+    sample_patches,
+    sampling_axis,
+)
 
 F64 = torch.float64
 
@@ -143,3 +148,79 @@ def test_no_boxes_give_no_patches():
 def test_what_cannot_be_sampled_is_refused(shape, size, words):
     with pytest.raises(ValueError, match=words):
         sample_patches(torch.ones(1, 1, 5, 5), torch.ones(shape), size)
+
+
+def pasted_by_grid_sample(patches, boxes, height, width):
+    """S^-1 by torch: each patch is an image that the canvas samples."""
+    B, K, C, p, _ = patches.shape
+    x, y, w, h = (one[..., None] for one in boxes.unbind(-1))
+    xs = 2 * (torch.arange(width, dtype=F64) - x) / w  # -1 and 1 on the box edge
+    ys = 2 * (torch.arange(height, dtype=F64) - y) / h
+    grid = torch.stack(
+        [
+            xs[:, :, None, :].expand(B, K, height, width),
+            ys[:, :, :, None].expand(B, K, height, width),
+        ],
+        dim=-1,
+    )
+    canvases = F.grid_sample(patches.flatten(0, 1), grid.flatten(0, 1), align_corners=True)
+    return canvases.view(B, K, C, height, width).sum(1)
+
+
+def test_a_patch_is_pasted_by_hand():
+    patch = torch.tensor([[[[[1.0, 2.0], [3.0, 4.0]]]]])
+    canvas = paste_patches(patch, torch.tensor([[[1.5, 0.5, 1.0, 1.0]]]), (3, 4))
+    assert canvas.tolist() == [[[[0, 1, 2, 0], [0, 3, 4, 0], [0, 0, 0, 0]]]]
+
+
+def test_pixels_between_samples_are_interpolated_and_fade_outside():
+    patch = torch.tensor([[[[[0.0, 8.0], [0.0, 8.0]]]]])
+    canvas = paste_patches(patch, torch.tensor([[[2.0, 0.0, 4.0, 4.0]]]), (1, 9))
+    # samples at pixels 0 and 4; one sample spacing beyond the edge nothing is left
+    assert canvas.tolist() == [[[[0, 2, 4, 6, 8, 6, 4, 2, 0]]]]
+
+
+def test_overlapping_patches_add_up():
+    patches = torch.tensor([1.0, 10.0]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 3, 3)
+    boxes = torch.tensor([[[1.0, 1.0, 2.0, 2.0], [2.0, 1.0, 2.0, 2.0]]])
+    assert paste_patches(patches, boxes, (1, 5))[0, 0, 0].tolist() == [1, 11, 11, 10, 0]
+
+
+def test_pasting_undoes_sampling_where_samples_are_pixels():
+    image = torch.rand(2, 3, 40, 40, dtype=F64)
+    boxes = torch.tensor([[[18.5, 20.5, 31.0, 31.0]]], dtype=F64).expand(2, 1, 4)
+    canvas = paste_patches(sample_patches(image, boxes, 32), boxes, (40, 40))
+    torch.testing.assert_close(canvas[..., 5:37, 3:35], image[..., 5:37, 3:35])
+    canvas[..., 5:37, 3:35] = 0
+    assert canvas.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pasting_is_that_of_grid_sample_with_its_gradients(seed):
+    generator = torch.Generator().manual_seed(seed)
+    patches = torch.randn(2, 4, 3, 6, 6, dtype=F64, generator=generator, requires_grad=True)
+    boxes = random_boxes(generator, 2, 4, 11, 14).requires_grad_()
+    weight = torch.randn(2, 3, 11, 14, dtype=F64, generator=generator)
+    canvas = paste_patches(patches, boxes, (11, 14))
+    expected = pasted_by_grid_sample(patches, boxes, 11, 14)
+    torch.testing.assert_close(canvas, expected)
+    found = torch.autograd.grad((weight * canvas).sum(), (patches, boxes))
+    wanted = torch.autograd.grad((weight * expected).sum(), (patches, boxes))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_the_gradient_through_both_is_that_of_finite_differences():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 1, 12, 12, dtype=F64, generator=generator)
+    boxes = (3 + 6 * torch.rand(1, 2, 4, dtype=F64, generator=generator)).requires_grad_()
+
+    def synthesis(boxes):
+        return paste_patches(sample_patches(image, boxes, 5).square(), boxes, (12, 12))
+
+    assert torch.autograd.gradcheck(synthesis, boxes)
+
+
+def test_no_patches_give_an_empty_canvas():
+    assert paste_patches(torch.ones(2, 0, 1, 3, 3), torch.zeros(2, 0, 4), (5, 6)).equal(
+        torch.zeros(2, 1, 5, 6)
+    )

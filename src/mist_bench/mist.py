@@ -4,6 +4,7 @@ Shapes: B images, K keypoints, L instances, C channels or classes, H W image, h 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from mist_bench.models.detector import Detector, Mirror, build_detector
 from mist_bench.models.heads import BoxClassifier, build_classifier
 from mist_bench.models.heatmap import Networks
+from mist_bench.models.multiscale import MultiscaleDetector, at_scales
 from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.selection import Maximum
 from mist_bench.types import Batch, Prediction, TaskSpec
@@ -31,7 +33,7 @@ class Mist(nn.Module):
 
     def __init__(
         self,
-        detector: Detector,
+        detector: Detector | MultiscaleDetector,
         head: "BoxClassifier | BoxAutoencoder",
         *,
         task: TaskSpec,
@@ -118,7 +120,7 @@ class Mist(nn.Module):
 
 
 class KeypointStep:
-    """Gradient descent on box centers: plain steps per image, each no longer than ``clip``.
+    """Gradient descent on keypoints: plain steps per image, each no longer than ``clip``.
 
     Args:
         lr: pixels per unit gradient of one image's loss. The official code's 1e4 acts on a batch
@@ -126,19 +128,43 @@ class KeypointStep:
         clip: longest step, px (not in the paper); ``None`` for no limit.
         steps: steps in a row.
         penalty: lambda of Eq. 6; the official code has none.
+        sides: smallest and largest side of a box, px, where x_k = (x, y, s) (Sec. 4.1); ``None``
+            for boxes that keep theirs.
     """
 
-    def __init__(self, lr: float, clip: float | None, steps: int, penalty: float):
-        self.lr, self.steps, self.penalty = lr, steps, penalty
+    def __init__(
+        self,
+        lr: float,
+        clip: float | None,
+        steps: int,
+        penalty: float,
+        sides: tuple[float, float] | None = None,
+    ):
+        self.lr, self.steps, self.penalty, self.sides = lr, steps, penalty, sides
         self.clip = math.inf if clip is None else clip
 
     def move(self, boxes: Tensor, start: Tensor, grad: Tensor) -> Tensor:
-        """Return boxes after one step down ``grad``; sizes stay. All are (B, K, 4)."""
-        grad = grad[..., :2] + 2 * self.penalty * (boxes - start)[..., :2]
-        step = self.lr * grad
+        """Return boxes after one step down ``grad``. All are (B, K, 4).
+
+        The third coordinate is how far the edges lie from the center, px; a step of it is made in
+        log-scale, so that a side stays positive.
+        """
+        centers, sides, moved = boxes[..., :2], boxes[..., 2:], boxes - start
+        if self.sides is None:
+            step = self.step(grad[..., :2], moved[..., :2])
+            return torch.cat([centers - step, sides], dim=-1)
+        # an edge that moves 1 px makes both sides 2 px longer
+        grad = torch.cat([grad[..., :2], 2 * grad[..., 2:].sum(-1, keepdim=True)], dim=-1)
+        moved = torch.cat([moved[..., :2], moved[..., 2:3] / 2], dim=-1)
+        step = self.step(grad, moved)
+        sides = sides * torch.exp(-2 * step[..., 2:] / sides)
+        return torch.cat([centers - step[..., :2], sides.clamp(*self.sides)], dim=-1)
+
+    def step(self, grad: Tensor, moved: Tensor) -> Tensor:
+        """Return the step (..., D) down a gradient, at ``moved`` px from the start."""
+        step = self.lr * (grad + 2 * self.penalty * moved)
         length = step.norm(dim=-1, keepdim=True)
-        step = step * (self.clip / length).clamp(max=1)
-        return torch.cat([boxes[..., :2] - step, boxes[..., 2:]], dim=-1)
+        return step * (self.clip / length).clamp(max=1)
 
 
 def build(
@@ -154,6 +180,7 @@ def build(
     nms_kernel: int,
     target_sigma: float,
     offset_weight: float,
+    scales: Sequence[float],
     classifier_channels: int,
     patch_size: int,
     window: float,
@@ -183,6 +210,8 @@ def build(
         nms_kernel: side of the non-maximum suppression's window, cells.
         target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
         offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
+        scales: box sides that the heatmap network looks for, in units of the task's, rising; [1.0]
+            for one scale, and boxes of one size (official code).
         classifier_channels: channels of the classifier's first layer; later ones have 2 and 4
             times as many (official: up to 16 times).
         patch_size: samples per side of a patch; official: 32.
@@ -200,8 +229,8 @@ def build(
         betas: Adam's decay rates, both networks.
 
     Raises:
-        ValueError: for another order, several keypoint steps in the joint one, or a stride or
-            patch size that the networks do not have.
+        ValueError: for another order, several keypoint steps in the joint one, or a stride,
+            patch size or scales that the networks do not have.
     """
     channels = task.image_size[0]
     detector = build_detector(
@@ -218,6 +247,7 @@ def build(
         target_sigma=target_sigma,
         offset_weight=offset_weight,
     )
+    detector = at_scales(detector, scales)
     classifier = build_classifier(
         channels,
         task.num_classes,
@@ -230,7 +260,9 @@ def build(
         detector,
         classifier,
         task=task,
-        keypoints=KeypointStep(keypoint_lr, keypoint_clip, keypoint_steps, keypoint_penalty),
+        keypoints=KeypointStep(
+            keypoint_lr, keypoint_clip, keypoint_steps, keypoint_penalty, detector.sides
+        ),
         order=order,
         sample_weight=sample_weight,
         mirror=mirror,

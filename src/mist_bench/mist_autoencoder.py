@@ -1,9 +1,12 @@
 """MIST for reconstruction: an image as the sum of its K auto-encoded patches (Sec. 4.2, Eq. 8)."""
 
+from collections.abc import Sequence
+
 from mist_bench.mist import KeypointStep, Mist, Order
 from mist_bench.models.autoencoder import build_autoencoder
 from mist_bench.models.detector import build_detector
 from mist_bench.models.heatmap import Networks
+from mist_bench.models.multiscale import at_scales
 from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.selection import Maximum
 from mist_bench.types import TaskSpec
@@ -22,7 +25,8 @@ def build(
     nms_kernel: int,
     target_sigma: float,
     offset_weight: float,
-    autoencoder_channels: int,
+    scales: Sequence[float],
+    autoencoder_width: int,
     latents: int,
     patch_size: int,
     extent: float,
@@ -52,7 +56,10 @@ def build(
         nms_kernel: side of the non-maximum suppression's window, cells.
         target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
         offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
-        autoencoder_channels: channels of the auto-encoder's first level.
+        scales: box sides that the heatmap network looks for, in units of the task's, rising; the
+            encoded square grows with the box; [1.0] for one scale.
+        autoencoder_width: units of the auto-encoder's hidden layers; official: channels of its
+            first level.
         latents: size of the code of a patch.
         patch_size: samples per side of a patch; official: 32.
         extent: side of the encoded square around a keypoint, px.
@@ -86,20 +93,24 @@ def build(
         target_sigma=target_sigma,
         offset_weight=offset_weight,
     )
+    detector = at_scales(detector, scales)
     autoencoder = build_autoencoder(
         channels,
         networks=networks,
-        channels=autoencoder_channels,
+        width=autoencoder_width,
         latents=latents,
         patch_size=patch_size,
         extent=extent,
+        box_size=task.box_size if detector.sides else None,
         signed=signed,
     )
     return Mist(
         detector,
         autoencoder,
         task=task,
-        keypoints=KeypointStep(keypoint_lr, keypoint_clip, keypoint_steps, keypoint_penalty),
+        keypoints=KeypointStep(
+            keypoint_lr, keypoint_clip, keypoint_steps, keypoint_penalty, detector.sides
+        ),
         order=order,
         sample_weight=sample_weight,
         mirror=mirror,

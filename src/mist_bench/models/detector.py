@@ -36,6 +36,8 @@ class Detector(nn.Module):
         offset_weight: weight of the offsets' Huber loss (Eq. 11); 0 for no offsets.
     """
 
+    sides: tuple[float, float] | None = None  # the range of box sides, px; all are box_size
+
     def __init__(
         self,
         network: nn.Module,

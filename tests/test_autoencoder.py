@@ -1,0 +1,103 @@
+"""The auto-encoder head: what it sums up, its loss by hand, signed images, the paper's sizes."""
+
+import pytest
+import torch
+from torch import nn
+
+from mist_bench.models.autoencoder import BoxAutoencoder, build_autoencoder
+from mist_bench.models.official import OfficialAutoencoder, OfficialEncoder
+from mist_bench.types import Batch
+
+
+class Scaled(nn.Module):
+    """An auto-encoder that answers with the logit (or atanh) of half of what it was given."""
+
+    def __init__(self, signed=False):
+        super().__init__()
+        self.signed = signed
+
+    def forward(self, patches):
+        half = patches / 2
+        return half.atanh() if self.signed else half.logit(1e-6)
+
+
+def head(signed=False):
+    return BoxAutoencoder(Scaled(signed), patch_size=5, extent=4.0, signed=signed)
+
+
+BOXES = torch.tensor([[[3.0, 3.0, 2.0, 2.0]]])  # extent, not the box, says how much is encoded
+
+
+def test_the_synthesis_is_the_sum_of_what_the_network_makes_of_patches():
+    image = torch.full((1, 1, 7, 7), 0.8)
+    synthesis, patches = head()(image, BOXES)
+    assert patches.shape == (1, 1, 1, 5, 5)
+    expected = torch.zeros(7, 7)
+    expected[1:6, 1:6] = 0.4
+    torch.testing.assert_close(synthesis[0, 0], expected, atol=1e-5, rtol=0)
+
+
+def test_the_loss_is_the_squared_error_over_the_energy():
+    image = torch.full((1, 1, 7, 7), 0.8)
+    # 25 pixels explained to one half, 24 not at all
+    wanted = (25 * 0.4**2 + 24 * 0.8**2) / (49 * 0.8**2)
+    one = head()
+    assert one.loss(image, BOXES, one.targets(Batch(image))).item() == pytest.approx(wanted, 1e-4)
+
+
+def test_an_empty_image_has_a_finite_loss():
+    image = torch.zeros(1, 1, 7, 7)
+    assert head().loss(image, BOXES, image).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_signed_images_are_explained_around_gray():
+    image = torch.full((1, 1, 7, 7), 0.1)  # a signal of -0.8
+    one = head(signed=True)
+    (found,) = one.predict(image, BOXES, torch.ones(1, 1))
+    expected = torch.full((7, 7), 0.5)
+    expected[1:6, 1:6] = 0.3
+    torch.testing.assert_close(found.reconstruction[0], expected, atol=1e-5, rtol=0)
+    assert found.patches.shape == (1, 1, 5, 5)
+    torch.testing.assert_close(found.patches, torch.full((1, 1, 5, 5), -0.4), atol=1e-5, rtol=0)
+    wanted = (25 * 0.4**2 + 24 * 0.8**2) / (49 * 0.8**2)
+    assert one.loss(image, BOXES, image).item() == pytest.approx(wanted, 1e-4)
+
+
+def test_no_box_explains_nothing():
+    image = torch.full((2, 1, 7, 7), 0.8)
+    loss = head().loss(image, torch.zeros(2, 0, 4), image)
+    torch.testing.assert_close(loss, torch.ones(2))
+
+
+def test_the_official_auto_encoder_mirrors_the_official_encoder():
+    network = OfficialAutoencoder(1, 8)
+    encoder = sum(one.numel() for one in OfficialEncoder(1, 8).parameters())
+    assert sum(one.numel() for one in network.encoder.parameters()) == encoder
+    codes = network.encoder(torch.rand(2, 1, 32, 32))
+    assert codes.shape == (2, 128)
+    sides = []
+    for level in network.decoder.levels:
+        level.register_forward_hook(lambda _, __, out: sides.append(tuple(out.shape[1:3])))
+    assert network.decoder(codes).shape == (2, 1, 32, 32)
+    assert sides == [(128, 2), (64, 4), (32, 8), (16, 16), (8, 32)]
+
+
+@pytest.mark.parametrize(
+    ("networks", "width", "latents", "patch_size", "words"),
+    [
+        ("official", 8, 128, 24, "patches of 32 px and has 16 latents a channel, got 24 px"),
+        ("official", 8, 64, 32, "got 32 px and 64 latents for 8 channels"),
+        ("tiny", 8, 64, 32, "networks must be compact or official, got 'tiny'"),
+    ],
+)
+def test_what_the_networks_cannot_take_is_refused(networks, width, latents, patch_size, words):
+    with pytest.raises(ValueError, match=words):
+        build_autoencoder(
+            1,
+            networks=networks,
+            width=width,
+            latents=latents,
+            patch_size=patch_size,
+            extent=24.0,
+            signed=False,
+        )

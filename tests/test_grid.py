@@ -1,0 +1,57 @@
+"""Grid: where its cells are, and that they explain the whole image."""
+
+import pytest
+import torch
+
+from baselines.grid import build, grid_boxes
+from mist_bench.types import Batch, TaskSpec
+
+PARAMS = {
+    "networks": "compact",
+    "autoencoder_width": 8,
+    "latents": 4,
+    "patch_size": 8,
+    "signed": False,
+    "lr": 5e-3,
+    "betas": (0.9, 0.99),
+}
+
+
+def task(num_instances=9, size=(1, 24, 24)):
+    return TaskSpec("reconstruction", size, num_instances, 0, 6.0)
+
+
+def test_cells_tile_the_image():
+    boxes = grid_boxes((80, 80), 3, 20.0)
+    # Sec. 5.1: 3x3 cells of 80 / 3 px; the first starts at the image's edge, -0.5
+    third = 80 / 3
+    centers = [-0.5 + third / 2 + k * third for k in range(3)]
+    expected = torch.tensor([[x, y, 20, 20] for y in centers for x in centers])
+    torch.testing.assert_close(boxes, expected)
+
+
+def test_its_squares_are_the_cells_and_its_boxes_those_of_every_method():
+    grid = build(task(), **PARAMS)
+    assert grid.head.extent == 8
+    assert grid.boxes[:, 2:].unique().tolist() == [6]
+    assert grid.supervision == "none"
+
+
+def test_the_loss_falls_on_a_few_images():
+    torch.manual_seed(0)
+    grid = build(task(), **PARAMS)
+    images = torch.nn.functional.avg_pool2d(torch.rand(8, 1, 24, 24), 5, 1, 2)
+    losses = [grid.train_step(Batch(images))["loss"] for _ in range(60)]
+    assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
+
+
+@pytest.mark.parametrize(
+    ("num_instances", "size", "words"),
+    [
+        (8, (1, 24, 24), "got 8 cells in 24x24 px"),
+        (9, (1, 24, 32), "got 9 cells in 24x32 px"),
+    ],
+)
+def test_what_is_no_grid_is_refused(num_instances, size, words):
+    with pytest.raises(ValueError, match=words):
+        build(task(num_instances, size), **PARAMS)
