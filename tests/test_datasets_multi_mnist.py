@@ -155,6 +155,26 @@ def test_counts_labels_and_padding():
         assert distance[~np.eye(count, dtype=bool)].min() >= 16
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"placement": "grid", "jitter": 3.3, "sorted_digits": True}]
+)
+def test_train_counts_change_train_and_val_and_leave_test_as_it_is(changes):
+    for name in ("train", "val"):
+        arrays = split(100, name, train_counts=[0, 2, 5], **changes)
+        assert set(arrays["counts"].tolist()) == {0, 2, 5}
+        same = split(100, name, **{"counts": [0, 2, 5], **changes})
+        assert all((arrays[key] == same[key]).all() for key in same)
+    one, other = split(20, "test", train_counts=[0, 2, 5], **changes), split(20, "test", **changes)
+    assert all((one[key] == other[key]).all() for key in one)
+
+
+def test_fewer_sorted_digits_fill_the_first_cells_of_a_smaller_grid():
+    arrays = split(1, placement="grid", jitter=0.0, sorted_digits=True, train_counts=[3])
+    assert arrays["labels"].tolist() == [[0, 1, 2]]
+    # cells of 40 px around 19.5 and 59.5, half pixels already
+    assert arrays["boxes"][0, :, :2].tolist() == [[19.5, 19.5], [59.5, 19.5], [19.5, 59.5]]
+
+
 def test_easy_is_sorted_on_a_grid():
     arrays = split(placement="grid", radius=None, jitter=0.0, sorted_digits=True)
     assert (arrays["labels"] == np.arange(9)).all()
@@ -191,6 +211,7 @@ def test_purposes_have_their_own_streams():
         ({"name": "dev"}, "split must be train, val or test, got 'dev'"),
         ({"counts": []}, "counts must be a list"),
         ({"counts": [3, 3]}, "counts must be a list of different numbers"),
+        ({"train_counts": [3, 3]}, "counts must be a list of different numbers"),
         ({"digit_size": 20}, "digit_size must be 28 or a divisor of it, got 20"),
         ({"composite": "sum"}, "composite must be max or clipped_sum, got 'sum'"),
         ({"placement": "random"}, "placement must be poisson, uneven or grid, got 'random'"),

@@ -36,6 +36,7 @@ def make_split(
     radius: float | None = None,
     jitter: float | None = None,
     sorted_digits: bool = False,
+    train_counts: Sequence[int] | None = None,
 ) -> Split:
     """Return ``size`` scenes of digits that only this split contains.
 
@@ -44,7 +45,8 @@ def make_split(
         size: N, number of images.
         rng: the only source of randomness.
         canvas: S, side of an image, px.
-        counts: an image's number of digits is drawn uniformly from this list.
+        counts: an image's number of digits is drawn uniformly from this list; in a grid, fewer
+            digits than nine fill the first cells of the smallest grid that holds them.
         placement: ``poisson`` (MNIST-hard), ``uneven`` (Figure 8) or ``grid`` (MNIST-easy).
         margin: least distance of a digit's center from the image's edge, px; what leaves the
             image is cut off.
@@ -54,6 +56,8 @@ def make_split(
         radius: least distance of two centers, px; for ``poisson`` and ``uneven``.
         jitter: standard deviation of the centers around the grid, px; for ``grid``.
         sorted_digits: the digits are 0, 1, 2, ... in order instead of uniform and independent.
+        train_counts: what to draw from in ``train`` and ``val``, if not from ``counts``; ``test``
+            stays the same, image by image (Sec. C.2: Esl16 trains on 0 to 9 digits).
 
     Returns:
         The split: ``images`` (N, 1, S, S) uint8, ``counts`` (N,), ``labels`` (N, L) in 0..9,
@@ -62,6 +66,8 @@ def make_split(
     Raises:
         ValueError: for values that exclude each other, in one line.
     """
+    if train_counts is not None and split != "test":
+        counts = train_counts
     _check(split, canvas, counts, digit_size, box_size, composite, sorted_digits)
     streams = rng.spawn(4)  # one per purpose: a change of one leaves the others as they are
     numbers = np.asarray(counts)[streams[0].integers(len(counts), size=size)]  # (N,)

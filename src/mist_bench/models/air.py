@@ -1,0 +1,244 @@
+"""Networks of Attend-Infer-Repeat: how many objects, where they are and what they look like.
+
+After the implementation that the paper used (Suppl. Sec. C.2; aakhundov/tf-attend-infer-repeat):
+the recurrent network sees the image alone, not the samples of earlier steps.
+
+Shapes: B images, K steps, N windows in all, C channels, H W image, p window side, D code.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Normal
+from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
+
+from mist_bench.models.heatmap import Networks, conv_norm
+
+DARK = -2.0  # initial bias of the decoder's output, so that windows start dark (pyro's AIR)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What the recurrent network believes about the objects of B images.
+
+    Attributes:
+        presence: (B, K) logits of z_pres, given that the step is reached.
+        scale: (B, K, 1) normal over the logit of a window's side, as a fraction of the image's.
+        shift: (B, K, 2) normal over xy before tanh, which gives -1 and 1 at the image's edges.
+    """
+
+    presence: Tensor
+    scale: Normal
+    shift: Normal
+
+
+class RecurrentEncoder(nn.Module):
+    """q(z_pres, z_where | image): an LSTM that sees the image at every step.
+
+    Args:
+        image_size: (C, H, W).
+        networks: official, where the LSTM sees the pixels, or compact, where it sees features of
+            three convolutions.
+        units: units of the LSTM, and of the compact features.
+        hidden: units of the hidden layer of each output.
+        odds: of one more object before training.
+        scale_prior: mean and standard deviation of the scale before training; see ``Posterior``.
+        shift_prior: the same of the shift. From wider windows, large regions are learned first.
+
+    Raises:
+        ValueError: for unknown ``networks``.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int, int],
+        *,
+        networks: Networks,
+        units: int,
+        hidden: int,
+        odds: float,
+        scale_prior: tuple[float, float],
+        shift_prior: tuple[float, float],
+    ):
+        super().__init__()
+        if networks == "compact":
+            self.features, width = convolutional_features(image_size, units), units
+        elif networks == "official":
+            self.features, width = nn.Flatten(), math.prod(image_size)
+        else:
+            raise ValueError(f"networks must be compact or official, got {networks!r}")
+        self.cell = nn.LSTMCell(width, units)
+        outputs = {"presence": 1, "scale": 1, "scale_log_var": 1, "shift": 2, "shift_log_var": 2}
+        self.heads = nn.ModuleDict(
+            {
+                name: nn.Sequential(nn.Linear(units, hidden), nn.ReLU(), nn.Linear(hidden, size))
+                for name, size in outputs.items()
+            }
+        )
+        nn.init.constant_(self.heads["presence"][-1].bias, math.log(odds))
+        for name, (mean, std) in (("scale", scale_prior), ("shift", shift_prior)):
+            nn.init.constant_(self.heads[name][-1].bias, mean)
+            nn.init.constant_(self.heads[f"{name}_log_var"][-1].bias, 2 * math.log(std))
+
+    def forward(self, images: Tensor, steps: int) -> Posterior:
+        """Return the posterior of ``steps`` = K objects in (B, C, H, W) images."""
+        features, state, states = self.features(images), None, []
+        for _ in range(steps):
+            state = self.cell(features, state)
+            states.append(state[0])
+        hidden = torch.stack(states, dim=1)  # (B, K, units)
+        out = {name: head(hidden) for name, head in self.heads.items()}
+        return Posterior(
+            out["presence"][..., 0],
+            normal(out["scale"], out["scale_log_var"]),
+            normal(out["shift"], out["shift_log_var"]),
+        )
+
+
+def convolutional_features(image_size: tuple[int, int, int], units: int) -> nn.Sequential:
+    """Return the compact network from (B, C, H, W) images to (B, ``units``) features."""
+    C, H, W = image_size
+    cells = (H // 8) * (W // 8)
+    return nn.Sequential(
+        *(conv_norm(C, 16, 6, 2), nn.ReLU()),
+        *(conv_norm(16, 32, 4, 2), nn.ReLU()),
+        *(conv_norm(32, 32, 4, 2), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(32 * cells, units), nn.ReLU()),
+    )
+
+
+class WindowVae(nn.Module):
+    """q(z_what | window) and p(window | z_what): a variational auto-encoder of (N, C, p, p).
+
+    Args:
+        in_channels: C.
+        size: p.
+        widths: units of the encoder's hidden layers; the decoder has them in reverse.
+        latents: D, size of z_what.
+    """
+
+    def __init__(self, in_channels: int, size: int, widths: list[int], latents: int):
+        super().__init__()
+        pixels = in_channels * size**2
+        self.encoder = nn.Sequential(nn.Flatten(), *dense([pixels, *widths, 2 * latents]))
+        self.decoder = nn.Sequential(
+            *dense([latents, *reversed(widths), pixels]),
+            *(nn.Unflatten(1, (in_channels, size, size)), nn.Sigmoid()),
+        )
+        nn.init.constant_(self.decoder[-3].bias, DARK)
+
+    def encode(self, windows: Tensor) -> Normal:
+        """Return q(z_what | window), (N, D), of (N, C, p, p) windows."""
+        return normal(*self.encoder(windows).chunk(2, dim=-1))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return (N, C, p, p) windows in [0, 1] of (N, D) codes."""
+        return self.decoder(codes)
+
+
+def dense(widths: list[int]) -> list[nn.Module]:
+    """Return linear layers between ``widths``, with a softplus between two of them."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.Softplus()]
+    return layers[:-1]
+
+
+def normal(mean: Tensor, log_var: Tensor) -> Normal:
+    """Return independent normals; not validated, so that divergence is reported as such."""
+    return Normal(mean, (log_var / 2).exp(), validate_args=False)
+
+
+def sample_concrete(logits: Tensor, temperature: float) -> Tensor:
+    """Return a sample of the binary Concrete distribution, before its sigmoid, with gradient.
+
+    torch's own sample clips ``logits`` where its density does not: the density could be driven to
+    where no sample falls, and a divergence below 0.
+
+    Args:
+        logits: any shape.
+        temperature: > 0.
+    """
+    heat = torch.full_like(logits, temperature)
+    noise = LogitRelaxedBernoulli(heat, logits=torch.zeros_like(logits), validate_args=False)
+    return logits / temperature + noise.sample()
+
+
+def concrete_kl(logits: Tensor, sample: Tensor, prior: Tensor, temperature: float) -> Tensor:
+    """Return an estimate of the divergence of two binary Concrete distributions, in nats.
+
+    The difference of their log densities, log t + a - 2 log(1 + exp(a)) with a = l - t y for logits
+    l and temperature t, at one sample y.
+
+    Args:
+        logits: of the posterior, any shape.
+        sample: of the posterior, before its sigmoid.
+        prior: logits of the prior.
+        temperature: of both.
+    """
+    one, two = logits - temperature * sample, prior - temperature * sample
+    return one - 2 * F.softplus(one) - two + 2 * F.softplus(two)
+
+
+def bernoulli_kl(logits: Tensor, prior: Tensor) -> Tensor:
+    """Return the divergence of two Bernoulli distributions, given by their logits, in nats.
+
+    torch's is infinite where a probability rounds to 0 or 1.
+    """
+    on, off = logits.sigmoid(), (-logits).sigmoid()
+    kl = on * (F.logsigmoid(logits) - F.logsigmoid(prior))
+    return kl + off * (F.logsigmoid(-logits) - F.logsigmoid(-prior))
+
+
+def running_product(bits: Tensor) -> Tensor:
+    """Return (B, K), at each step the product of (B, K) ``bits`` up to it: is the step reached?
+
+    A loop, because the gradient of ``cumprod`` is not deterministic on CUDA.
+    """
+    reached = [bits[:, 0]]
+    for bit in bits.unbind(1)[1:]:
+        reached.append(reached[-1] * bit)
+    return torch.stack(reached, dim=1)
+
+
+def count_probs(reached: Tensor) -> Tensor:
+    """Return (B, K + 1), the probability of 0 to K objects, of (B, K) that each is reached."""
+    before = torch.cat([torch.ones_like(reached[:, :1]), reached], dim=1)
+    return before - torch.cat([reached, torch.zeros_like(reached[:, :1])], dim=1)
+
+
+class PriorSchedule(nn.Module):
+    """Log odds of z_pres under the prior, from "always one more" to "an object must pay".
+
+    Annealed by exponential decay, so that explaining is learned before explaining briefly.
+
+    Args:
+        start: odds before the first step, > 0.
+        end: odds after the decay, > 0 and at most ``start``.
+        tenfold: steps in which the odds fall to a tenth.
+
+    Raises:
+        ValueError: for odds that are not positive or grow.
+    """
+
+    def __init__(self, start: float, end: float, tenfold: float):
+        super().__init__()
+        if not 0 < end <= start or tenfold <= 0:
+            raise ValueError(
+                "prior odds must fall from start to end > 0 by a tenth in tenfold > 0 steps, got "
+                f"start {start:g}, end {end:g}, tenfold {tenfold:g}"
+            )
+        self.start, self.end = math.log(start), math.log(end)
+        self.rate = math.log(10) / tenfold
+        # in the weights: a run that is resumed goes on where it was
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self) -> Tensor:
+        """Return the log odds of the present step, (), and count it."""
+        log_odds = (self.start - self.rate * self.steps).clamp(min=self.end)
+        self.steps += 1
+        return log_odds

@@ -1,0 +1,125 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.distributions import Bernoulli, kl_divergence
+from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
+
+from mist_bench.models.air import (
+    PriorSchedule,
+    RecurrentEncoder,
+    WindowVae,
+    bernoulli_kl,
+    concrete_kl,
+    count_probs,
+    running_product,
+    sample_concrete,
+)
+
+
+def test_running_product_by_hand():
+    bits = torch.tensor([[0.5, 0.8, 0.25], [1.0, 0.0, 1.0]])
+    expected = [[0.5, 0.4, 0.1], [1.0, 0.0, 0.0]]
+    torch.testing.assert_close(running_product(bits), torch.tensor(expected))
+
+
+def test_running_product_equals_cumprod_with_its_gradient():
+    bits = torch.rand(5, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    weights = torch.randn(5, 9, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(running_product(bits), bits.cumprod(1))
+    (one,) = torch.autograd.grad((running_product(bits) * weights).sum(), bits)
+    (two,) = torch.autograd.grad((bits.cumprod(1) * weights).sum(), bits)
+    torch.testing.assert_close(one, two)
+
+
+def test_probabilities_of_the_number_of_objects_by_hand():
+    probs = count_probs(torch.tensor([[0.5, 0.4, 0.1]]))
+    torch.testing.assert_close(probs, torch.tensor([[0.5, 0.1, 0.3, 0.1]]))
+
+
+def test_the_prior_schedule_by_hand():
+    schedule = PriorSchedule(start=1e4, end=1e-2, tenfold=3)
+    odds = [schedule().exp().item() for _ in range(22)]
+    assert odds[0] == pytest.approx(1e4)
+    assert odds[3] == pytest.approx(1e3)
+    assert odds[12] == pytest.approx(1.0)
+    assert odds[1] == pytest.approx(1e4 / 10 ** (1 / 3))
+    assert odds[18:] == [pytest.approx(1e-2)] * 4
+
+
+@pytest.mark.parametrize(("start", "end", "tenfold"), [(1, 2, 3), (1, 0, 3), (1, 0.1, 0)])
+def test_a_prior_that_does_not_fall_is_refused(start, end, tenfold):
+    with pytest.raises(ValueError, match=f"got start {start}, end {end}, tenfold {tenfold}"):
+        PriorSchedule(start, end, tenfold)
+
+
+def test_the_divergence_of_two_bernoullis():
+    # 0.8 log(0.8 / 0.5) + 0.2 log(0.2 / 0.5)
+    expected = torch.tensor([0.8 * math.log(1.6) + 0.2 * math.log(0.4)])
+    found = bernoulli_kl(torch.tensor([math.log(4)]), torch.tensor([0.0]))
+    torch.testing.assert_close(found, expected)
+    one, two = torch.randn(2, 50, generator=torch.Generator().manual_seed(0)) * 3
+    oracle = kl_divergence(Bernoulli(logits=one), Bernoulli(logits=two))
+    torch.testing.assert_close(bernoulli_kl(one, two), oracle, atol=1e-5, rtol=1e-4)
+    extreme = bernoulli_kl(torch.tensor([40.0, -40.0]), torch.tensor([-30.0, 30.0]))
+    torch.testing.assert_close(extreme, torch.tensor([30.0, 30.0]))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_the_divergence_of_concretes_is_the_difference_of_torchs_densities(temperature):
+    generator = torch.Generator().manual_seed(0)
+    logits, prior, sample = (torch.randn(50, generator=generator) for _ in range(3))
+    one, two = (LogitRelaxedBernoulli(torch.tensor(temperature), logits=m) for m in (logits, prior))
+    torch.testing.assert_close(
+        concrete_kl(logits, sample, prior, temperature),
+        one.log_prob(sample) - two.log_prob(sample),
+    )
+
+
+@pytest.mark.parametrize(("logit", "temperature"), [(1.0, 0.5), (1.0, 1.0), (-60.0, 1.0)])
+def test_the_divergence_of_concretes_is_positive_on_average(logit, temperature):
+    """Even at logits that torch's sample clips, where it could be driven below 0."""
+    torch.manual_seed(0)
+    logits, prior = torch.full((20000,), logit), torch.tensor(-1.0)
+    sample = sample_concrete(logits, temperature)
+    mean = concrete_kl(logits, sample, prior, temperature).mean().item()
+    # a trapezoid integral of q log(q / p), independent of the samples
+    y = torch.linspace(-160, 80, 240001, dtype=torch.float64)
+    a, b = logit - temperature * y, -1.0 - temperature * y
+    log_q, log_p = (math.log(temperature) + c - 2 * F.softplus(c) for c in (a, b))
+    assert mean == pytest.approx(torch.trapezoid(log_q.exp() * (log_q - log_p), y).item(), rel=0.05)
+    assert concrete_kl(logits, sample, logits, temperature).abs().max() < 1e-5
+
+
+def test_a_concrete_sample_has_the_gradient_of_its_logits():
+    logits = torch.tensor([0.3, -2.0], requires_grad=True)
+    sample_concrete(logits, 0.5).sum().backward()
+    assert logits.grad.tolist() == [2.0, 2.0]
+
+
+def test_the_window_decoder_mirrors_the_encoder_and_starts_dark():
+    vae = WindowVae(2, 6, [40, 30], 5)
+    shapes = [tuple(one.weight.shape) for one in vae.decoder if isinstance(one, torch.nn.Linear)]
+    assert shapes == [(30, 5), (40, 30), (72, 40)]
+    windows = vae.decode(torch.zeros(3, 5))
+    assert windows.shape == (3, 2, 6, 6)
+    assert windows.mean() < 0.2
+    assert vae.encode(windows).mean.shape == (3, 5)
+
+
+@pytest.mark.parametrize(("networks", "seen"), [("compact", 8), ("official", 480)])
+def test_the_posterior_starts_at_the_prior_and_has_one_of_each_per_step(networks, seen):
+    priors = {"scale_prior": (-1.0, 0.2), "shift_prior": (0.5, 2.0)}
+    encoder = RecurrentEncoder(
+        (1, 20, 24), networks=networks, units=8, hidden=4, odds=4.0, **priors
+    )
+    assert encoder.cell.input_size == seen
+    for head in encoder.heads.values():
+        torch.nn.init.zeros_(head[-1].weight)
+    posterior = encoder(torch.rand(2, 1, 20, 24), 5)
+    torch.testing.assert_close(posterior.presence, torch.full((2, 5), math.log(4)))
+    for name, size in (("scale", 1), ("shift", 2)):
+        one, (mean, std) = getattr(posterior, name), priors[f"{name}_prior"]
+        torch.testing.assert_close(one.mean, torch.full((2, 5, size), mean))
+        torch.testing.assert_close(one.stddev, torch.full((2, 5, size), std))

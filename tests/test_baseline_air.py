@@ -1,0 +1,194 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from baselines import air
+from mist_bench.evaluation.metrics import compute
+from mist_bench.prediction import pack
+from mist_bench.types import Batch, TaskSpec
+
+TASK = TaskSpec("reconstruction", (1, 24, 24), num_instances=3, num_classes=0, box_size=8.0)
+PARAMS = {
+    "networks": "compact",
+    "units": 16,
+    "hidden": 8,
+    "window_size": 8,
+    "vae_widths": [32],
+    "latents": 4,
+    "temperature": None,
+    "pixel_std": 0.3,
+    "scale_prior": [-1.0, 0.2],
+    "shift_prior": [0.0, 1.0],
+    "prior_odds": [100.0, 0.01],
+    "prior_tenfold": 10.0,
+    "clip_norm": 1.0,
+    "lr": 3e-3,
+    "betas": [0.9, 0.999],
+}
+
+
+def build(task=TASK, **changes):
+    torch.manual_seed(0)
+    return air.build(task, **{**PARAMS, **changes})
+
+
+def images(size=4):
+    """Return ``size`` images of which the first is empty and each other shows one square."""
+    shown = torch.zeros(size, 1, 24, 24)
+    for i in range(1, size):
+        shown[i, 0, 3 * i : 3 * i + 8, 12:20] = 1
+    return shown
+
+
+def normal(mean, std):
+    return Normal(torch.tensor(mean), torch.tensor(std))
+
+
+def set_presence(method, logit):
+    """Make the method sure (or not) of every step, whatever it sees."""
+    last = method.recurrent.heads["presence"][-1]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.constant_(last.bias, logit)
+
+
+def test_the_error_is_expected_over_the_number_of_objects():
+    method, shown = build(), images(3)
+    parts = torch.rand(3, 3, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    reached = torch.tensor([[0.5, 0.4, 0.1], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    found = method.expected_error(shown, parts, reached)
+    by_count = [method.error(shown, parts[:, :n].sum(1)) for n in range(4)]
+    first = sum(p * one[0] for p, one in zip((0.5, 0.1, 0.3, 0.1), by_count, strict=True))
+    torch.testing.assert_close(found, torch.stack([first, by_count[2][1], by_count[0][2]]))
+
+
+def test_a_resumed_schedule_goes_on_where_it_was():
+    one, other = build(), build()
+    for _ in range(7):
+        one.prior_odds()
+    other.load_state_dict(one.state_dict())
+    assert other.prior_odds.steps.item() == 7
+    assert other.prior_odds().equal(one.prior_odds())
+
+
+def test_windows_by_hand():
+    # an image of 24 x 12 px spans [-0.5, 23.5] and [-0.5, 11.5]
+    shift = torch.tensor([[[0.0, 0.0], [40.0, -40.0], [math.atanh(0.5), 0.0]]])
+    scale = torch.tensor([[[0.0], [-math.log(3)], [40.0]]])  # sigmoid: 1/2, 1/4, 1
+    boxes = air.to_boxes(scale, shift, (12, 24))
+    expected = [[11.5, 5.5, 12, 6], [23.5, -0.5, 6, 3], [17.5, 5.5, 24, 12]]
+    torch.testing.assert_close(boxes, torch.tensor([expected]))
+
+
+def test_the_divergence_of_where_by_hand():
+    method = build(scale_prior=[-1.0, 0.5], shift_prior=[0.0, 2.0])
+
+    class Fixed:
+        scale = normal([[[0.0]]], [[[1.0]]])
+        shift = normal([[[1.0, 0.0]]], [[[2.0, 2.0]]])
+
+    # log(sd_p / sd_q) + (sd_q^2 + (m_q - m_p)^2) / (2 sd_p^2) - 1/2
+    scale = math.log(0.5) + (1 + 1) / (2 * 0.25) - 0.5
+    shift = (4 + 1) / (2 * 4) - 0.5
+    torch.testing.assert_close(method.where_kl(Fixed), torch.tensor([[scale + shift]]))
+
+
+def test_each_step_counts_as_far_as_it_is_reached():
+    presence = torch.tensor([[0.5, 0.25], [1.0, 0.0]])
+    z, rest = torch.tensor([[1.0, 10.0], [1.0, 10.0]]), torch.tensor([[100.0, 1000.0]] * 2)
+    # 1 x 1 + 0.5 x 10 + 0.5 x 100 + 0.25 x 1000; 1 x 1 + 1 x 10 + 1 x 100
+    assert air.divergence(presence, z, rest).tolist() == [306.0, 111.0]
+
+
+@pytest.mark.parametrize("temperature", [None, 1.0])
+def test_the_bound_of_an_image_without_objects_by_hand(temperature):
+    method = build(temperature=temperature).eval()
+    set_presence(method, -100.0)
+    shown = images()
+    error, _, presence = method.bound(shown, torch.tensor(-100.0))
+    assert presence.max() < 1e-30
+    energy = shown.square().flatten(1).sum(1)
+    expected = energy / (2 * 0.09) + 576 * math.log(0.3 * math.sqrt(2 * math.pi))
+    torch.testing.assert_close(error, expected)
+
+
+def test_the_bound_counts_the_divergence_of_codes():
+    """With every object present for sure, KL is the sum of torch's over z_where and z_what."""
+    method = build(latents=2, scale_prior=[-1.0, 0.2]).eval()
+    set_presence(method, 100.0)
+    torch.nn.init.constant_(method.recurrent.heads["scale"][-1].bias, -0.5)
+    for encoder in (method.vae.encoder, *method.recurrent.heads.values()):
+        torch.nn.init.zeros_(encoder[-1].weight)
+    method.vae.encoder[-1].bias.data = torch.tensor([1.0, -1.0, 0.0, 2 * math.log(2)])
+    _, kl, _ = method.bound(images(), torch.tensor(100.0))
+    heads = method.recurrent.heads
+    code = kl_divergence(normal([1.0, -1.0], [1.0, 2.0]), Normal(0.0, 1.0)).sum()
+    stds = [(heads[f"{name}_log_var"][-1].bias / 2).exp() for name in ("scale", "shift")]
+    scale = kl_divergence(Normal(heads["scale"][-1].bias, stds[0]), Normal(-1.0, 0.2)).sum()
+    shift = kl_divergence(Normal(heads["shift"][-1].bias, stds[1]), Normal(0.0, 1.0)).sum()
+    torch.testing.assert_close(kl, (3 * (code + scale + shift)).expand(4), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("temperature", [None, 1.0])
+def test_empty_images_give_finite_losses_and_gradients(temperature):
+    method = build(temperature=temperature).train()
+    scalars = method.train_step(Batch(torch.zeros(4, 1, 24, 24)))
+    assert all(math.isfinite(value) for value in scalars.values())
+    assert all(weight.isfinite().all() for weight in method.parameters())
+
+
+def test_the_gradient_is_clipped():
+    method = build(clip_norm=0.5).train()
+    method.train_step(Batch(images()))
+    norms = torch.stack([weight.grad.norm() for weight in method.parameters()])
+    assert norms.norm().item() == pytest.approx(0.5, rel=1e-4)
+
+
+def test_the_loss_falls_on_a_few_images():
+    method = build(lr=1e-2).train()
+    losses = [method.train_step(Batch(images(8)))["loss"] for _ in range(80)]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 20
+
+
+def test_objects_end_at_the_first_improbable_one():
+    method = build().eval()
+    posterior = method.recurrent(images(2), 3)
+    logits = torch.tensor([[3.0, -1.0, 3.0], [-1.0, 3.0, 3.0]])
+    fixed = type(posterior)(logits, posterior.scale, posterior.shift)
+    method.recurrent.forward = lambda *_: fixed
+    one, none = method.predict(images(2))
+    torch.testing.assert_close(one.scores, torch.tensor([3.0]).sigmoid())
+    assert (one.boxes.shape, one.patches.shape) == ((1, 4), (1, 1, 8, 8))
+    assert (one.boxes[:, 2:] == TASK.box_size).all()
+    assert one.reconstruction.max() > 0
+    assert (none.boxes.shape, none.patches.shape) == ((0, 4), (0, 1, 8, 8))
+    assert none.reconstruction.abs().max() == 0
+
+
+@pytest.mark.parametrize(("logit", "right"), [(-3.0, 0.5), (3.0, 0.0)])
+def test_predictions_are_packed_and_measured_whatever_their_number(logit, right):
+    method = build().eval()
+    set_presence(method, logit)
+    arrays = pack(method.predict(images(2)))
+    arrays["labels"] = np.full(arrays["scores"].shape, -1)
+    truth = {
+        "images": images(2).numpy(),
+        "counts": np.array([0, 1]),
+        "labels": np.array([[-1], [-1]]),
+        "boxes": np.array([[[0, 0, 0, 0]], [[15.5, 6.5, 8, 8]]], np.float32),
+    }
+    metrics = compute(TASK, truth, arrays)
+    assert metrics["count_accuracy"] == right
+    if logit < 0:
+        assert arrays["patches"].shape == (2, 0, 1, 8, 8)
+        assert metrics["rmse"] == metrics["rmse_zero"]
+        assert metrics["iou50"] == 0
+
+
+def test_what_it_cannot_do_is_refused():
+    with pytest.raises(ValueError, match="networks must be compact or official, got 'tiny'"):
+        build(networks="tiny")
+    with pytest.raises(ValueError, match="reconstruction only, got classification"):
+        build(TaskSpec("classification", (1, 24, 24), 3, 10, 8.0))
