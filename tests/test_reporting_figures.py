@@ -1,74 +1,25 @@
+"""Every figure as a file, and the report that holds them."""
+
 import base64
 import json
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 from matplotlib.image import imread
-from test_reporting_tables import HARD, make_config, put_run, set_source
+from test_reporting_figure_architecture import put_trace
+from test_reporting_figure_detections import put_detections
+from test_reporting_figure_encoding import SETS, put_reconstruction, reconstruction_config
+from test_reporting_tables import HARD, make_config, set_source
 
-from mist_bench.datasets.files import Split, save_manifest, save_split
-from mist_bench.reporting.figures import panel, repeats, write_figure
+from mist_bench.reporting.figures import write_figure
 from mist_bench.reporting.grid import Column
 from mist_bench.reporting.html import column_groups, write_report
 
 
-def test_repeats_by_hand():
-    labels = [np.array(one, np.int64) for one in ([1, 2, 3], [6, 0, 6, 6], [], [0, 0, 0, 0])]
-    assert repeats(labels, 3).tolist() == [1, 3]
-
-
-def scene_arrays(shift=0):
-    """Two images of nine digits: image 0 without a repeated digit, image 1 with three sixes."""
-    x, y = np.meshgrid([14, 40, 66], [14, 40, 66])
-    boxes = np.stack([x.ravel(), y.ravel(), np.full(9, 20), np.full(9, 20)], 1)
-    boxes = np.repeat(boxes[None], 2, 0).astype(np.float32)
-    boxes[..., 0] += shift
-    labels = np.array([[0, 1, 2, 3, 4, 5, 6, 7, 8], [6, 1, 6, 3, 4, 6, 0, 0, 8]])
-    return boxes, labels
-
-
 @pytest.fixture
 def results(tmp_path):
-    folder = tmp_path / "cpu"
-    data = folder / "datasets" / "mnist_hard"
-    data.mkdir(parents=True)
-    boxes, labels = scene_arrays()
-    images = np.zeros((2, 1, 80, 80), np.uint8)
-    for i, j in np.ndindex(2, 9):
-        x, y = boxes[i, j, :2].astype(int)
-        images[i, 0, y - 7 : y + 8, x - 4 : x + 5] = 200
-    arrays = {"images": images, "counts": np.array([9, 9]), "labels": labels, "boxes": boxes}
-    entry = save_split(data, "test", Split(arrays, "squares"))
-    save_manifest(data, {"source": "squares made by hand", "splits": {"test": entry}})
-    for method, shift in (("mist", 1), ("channelwise", 9)):
-        put_run(folder, method, 0, {"both": 0.9})
-        found, guessed = scene_arrays(shift)
-        guessed = guessed.copy()
-        guessed[1, 0] = 9  # one digit mislabeled
-        np.savez(
-            folder / "runs" / HARD / method / "seed0" / "predictions.npz",
-            counts=np.array([9, 9]),
-            boxes=found,
-            scores=np.ones((2, 9), np.float32),
-            labels=guessed,
-        )
-    return folder
-
-
-def test_a_panel_knows_right_from_wrong(results):
-    boxes, labels = scene_arrays()
-    truth = {
-        "images": np.full((2, 1, 80, 80), 51, np.uint8),
-        "counts": np.array([9, 9]),
-        "labels": labels,
-        "boxes": boxes,
-    }
-    with np.load(results / "runs" / HARD / "mist" / "seed0" / "predictions.npz") as stored:
-        one = panel("MIST", truth, dict(stored), 1)
-    assert one.right.tolist() == [False] + [True] * 8
-    assert one.title == "MIST: 8 of 9 right"
-    assert one.image[0, 0] == pytest.approx(0.2)
+    put_detections(tmp_path / "cpu")
+    return tmp_path / "cpu"
 
 
 def test_figure5_is_written_twice_the_same(results, tmp_path):
@@ -81,6 +32,23 @@ def test_figure5_is_written_twice_the_same(results, tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     height, width = imread(tmp_path / "a" / "figure5.png").shape[:2]
     assert width > 1000
+    assert height > 500
+
+
+@pytest.mark.parametrize("name", ["figure1", "figure2", "figure3", "figure8"])
+def test_figures_of_reconstruction_are_written_twice_the_same(name, tmp_path):
+    if name == "figure1":
+        put_trace(tmp_path)
+    else:
+        for experiment in SETS:
+            put_reconstruction(tmp_path, experiment)
+    for run in ("a", "b"):
+        write_figure(name, reconstruction_config(), tmp_path, tmp_path / run)
+    for kind in ("png", "pdf"):
+        one, other = ((tmp_path / run / f"{name}.{kind}").read_bytes() for run in ("a", "b"))
+        assert one == other
+    height, width = imread(tmp_path / "a" / f"{name}.png").shape[:2]
+    assert width > 1000  # not the page of what is missing
     assert height > 500
 
 

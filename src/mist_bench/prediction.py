@@ -48,6 +48,21 @@ def build_method(spec: RunSpec, device: torch.device) -> Method:
     return method.to(device)
 
 
+def load_method(spec: RunSpec, weights: Path, device: torch.device) -> Method:
+    """Return the method of ``spec`` with trained weights, on ``device``.
+
+    Raises:
+        ValueError: if the weights are damaged or of another network.
+    """
+    method = build_method(spec, device)
+    try:
+        method.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        reason = textwrap.shorten(str(error), 300)  # torch lists every tensor
+        raise ValueError(f"{weights}: not the weights of {spec.module}: {reason}") from None
+    return method
+
+
 def to_images(images: NDArray, device: torch.device) -> Tensor:
     """Return stored (N, C, H, W) images as float32 in [0, 1] on ``device``."""
     tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
@@ -113,12 +128,7 @@ def predict(spec: RunSpec, data: Path, weights: Path, out: Path, device: str) ->
     """
     use_deterministic_torch(spec.training.threads)
     chosen = choose_device(device)
-    method = build_method(spec, chosen)
-    try:
-        method.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError) as error:
-        reason = textwrap.shorten(str(error), 300)  # torch lists every tensor
-        raise ValueError(f"{weights}: not the weights of {spec.module}: {reason}") from None
+    method = load_method(spec, weights, chosen)
     images = load_split(data, "test")["images"]
     predictions = predict_split(method, images, spec.training.batch_size, chosen)
     fresh = out.with_suffix(".new.npz")
