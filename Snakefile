@@ -43,12 +43,17 @@ rule calibration:
         "results/calibration/tables/calibration.csv",
 
 
+rule tuning:
+    input:
+        "results/tuning/tables/tuning.csv",
+
+
 rule smoke:
     input:
         everything_small,
 
 
-for name in targets.TABLES:
+for name in [*targets.TABLES, *targets.EXTENDED]:
 
     rule:
         name:

@@ -121,6 +121,14 @@ def test_equal_specs_give_equal_text(folder):
             {"experiments": {"dots_classification": {"methods": ["gues"]}}},
             "methods: 'gues' is unknown; did you mean 'guess'?",
         ),
+        (
+            {"experiments": {"dots_classification": {"rivals": ["gues"]}}},
+            "rivals: 'gues' is unknown; did you mean 'guess'?",
+        ),
+        (
+            {"experiments": {"dots_classification": {"rivals": ["guess"]}}},
+            "rivals: 'guess' is among its methods already",
+        ),
         ({"experiments": {"dots_classification": {"task": "reconstruction"}}}, "reconstruction"),
     ],
 )
@@ -157,7 +165,7 @@ def every_run(preset):
     return [
         settings.run_spec(config, experiment, method, config.seeds[0])
         for experiment, setup in config.experiments.items()
-        for method in setup.methods
+        for method in setup.methods + setup.rivals
     ]
 
 
@@ -232,5 +240,5 @@ def test_no_smoke_run_is_long():
     """The preset extends cpu, whose overrides for one experiment reach it too."""
     config = settings.load(targets.SETTINGS, {"preset": "smoke"})
     for name, setup in config.experiments.items():
-        for method in setup.methods:
+        for method in setup.methods + setup.rivals:
             assert settings.run_spec(config, name, method, 0).training.steps <= 30, (name, method)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mist_bench import config as settings
+from mist_bench import targets
 from mist_bench.config import DatasetSpec
 from mist_bench.datasets import build, sources
 from mist_bench.datasets.build import build_dataset
@@ -230,6 +232,27 @@ def test_load_names_the_file_in_one_line(tiny, damage, message):
 def test_load_of_an_unknown_split(tiny):
     with pytest.raises(ValueError, match="there is no split 'dev' in this dataset"):
         load_split(tiny, "dev")
+
+
+@pytest.mark.parametrize("preset", ["smoke", "cpu", "paper"])
+def test_who_trains_on_other_images_is_tested_on_those_of_the_experiment(
+    preset, tmp_path, digit_folder
+):
+    config = settings.load(targets.SETTINGS, {"preset": preset})
+    pairs = {
+        (override.dataset, config.experiments[name].dataset)
+        for method in config.methods.values()
+        for name, override in method.experiments.items()
+        if override.dataset
+    }
+    assert ("mnist_hard_0_9", "mnist_hard") in pairs
+    for pair in pairs:
+        for name in pair:
+            whole = settings.dataset_spec(config, name)
+            assert whole.sizes["test"] == settings.dataset_spec(config, pair[1]).sizes["test"]
+            build_dataset(whole.model_copy(update={"sizes": {"test": 4}}), tmp_path / name)
+        assert digests(tmp_path / pair[0]) == digests(tmp_path / pair[1])
+        shutil.rmtree(tmp_path / pair[0])
 
 
 def arrays(**changes):

@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "checkpoint": BASE,
     "runlog": BASE | {"checkpoint"},
     "prediction": BASE | {"datasets"},
+    "tracing": BASE | {"datasets", "models", "mist", "prediction"},
     "training": BASE | {"datasets", "prediction", "checkpoint", "runlog"},
     "evaluation": BASE | {"datasets"},
     "reporting": BASE | {"datasets", "evaluation", "targets"},
@@ -59,7 +60,7 @@ MAY_IMPORT = {
     "cli_parser": set(),
     "cli": BASE
     | {"cli_parser", "targets", "config_docs", "datasets", "training", "prediction", "evaluation"}
-    | {"reporting", "bench"},
+    | {"tracing", "reporting", "bench"},
 }
 TORCH_FREE = {
     *(

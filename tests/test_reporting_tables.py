@@ -252,10 +252,12 @@ def test_collect_has_one_row_per_run_and_metric(results):
     assert mist[["seed", "status", "reason"]].to_numpy().tolist() == [
         [0, "ok", ""],
         [0, "ok", ""],
+        [0, "ok", ""],
         [1, "failed", "disk full"],
         [2, "not run", "no metrics.json"],
     ]
-    assert mist["metric"].tolist()[:2] == ["both", "center_error"]
+    # the costs of a run follow its metrics
+    assert mist["metric"].tolist()[:3] == ["both", "center_error", "seconds_per_step"]
     assert mist["value"].iloc[0] == 0.9
     assert np.isnan(float(mist["value"].iloc[1]))
     assert mist["steps"].iloc[0] == 3000

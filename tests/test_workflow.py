@@ -40,9 +40,15 @@ def test_lint_is_clean(tmp_path):
 
 def test_every_artefact_is_a_target(tmp_path):
     names = set(snakemake(tmp_path, "--list-target-rules").stdout.split())
-    wanted = {"all", "data", "tables", "figures", "report", "smoke"}
+    wanted = {"all", "data", "tables", "figures", "report", "smoke", "calibration", "tuning"}
     wanted |= {f"table{n}" for n in range(1, 6)} | {f"figure{n}" for n in range(1, 9)}
-    assert wanted <= names
+    assert wanted | {"table3_extended"} <= names
+
+
+def test_rivals_are_trained_for_their_own_table_alone(tmp_path):
+    training = "train lapsum on mnist_hard_classification"
+    assert training not in snakemake(tmp_path, "all", "--dry-run").stdout
+    assert training in snakemake(tmp_path, "table3_extended", "--dry-run").stdout
 
 
 def test_a_run_is_a_path_of_any_preset_and_seed(tmp_path):

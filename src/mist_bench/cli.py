@@ -87,6 +87,16 @@ def predict(options: argparse.Namespace) -> None:
     predict_run(spec, data, Path(options.weights), Path(options.out), options.device)
 
 
+def trace(options: argparse.Namespace) -> None:
+    """Store the stages of one run on one image."""
+    spec = read_spec(options.spec, RunSpec)
+    check_code("trace", spec.module, options.code)
+    from mist_bench.tracing import trace as trace_run
+
+    data = Path(options.manifest).parent
+    trace_run(spec, data, Path(options.weights), Path(options.out), options.device)
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """Compute the metrics of one run."""
     spec = read_spec(options.spec, RunSpec)
@@ -109,7 +119,7 @@ def metrics(options: argparse.Namespace) -> None:
 def table(options: argparse.Namespace) -> None:
     """Make one table; missing runs are an error unless --partial is given."""
     config, results = read_config(options)
-    settings.check_names("table", [options.name], targets.TABLES)
+    settings.check_names("table", [options.name], [*targets.TABLES, *targets.EXTENDED])
     check_code("table", None, options.code)
     check_complete(options, results, targets.table_runs(config, options.name), "metrics.json")
     from mist_bench.reporting.tables import write_table
@@ -123,7 +133,7 @@ def figure(options: argparse.Namespace) -> None:
     settings.check_names("figure", [options.name], targets.FIGURES)
     check_code("figure", None, options.code)
     runs = targets.figure_runs(config, options.name)
-    check_complete(options, results, runs, "predictions.npz")
+    check_complete(options, results, runs, targets.figure_input(options.name))
     from mist_bench.reporting.figures import write_figure
 
     write_figure(options.name, config, results, results / "figures")
@@ -138,13 +148,15 @@ def report(options: argparse.Namespace) -> None:
     write_report(config, results, results / "report")
 
 
-def calibration(options: argparse.Namespace) -> None:
-    """Compare the supervised bound of each candidate generator with the paper's."""
+def search(options: argparse.Namespace) -> None:
+    """Compare the candidates of a search: generators of MNIST-hard, or parameters of a top-K."""
     config, results = read_config(options)
-    check_code("calibration", None, options.code)
+    check_code(options.command, None, options.code)
     from mist_bench.reporting.calibration import write_calibration
+    from mist_bench.reporting.tuning import write_tuning
 
-    write_calibration(config, results, results / "tables" / "calibration.csv")
+    write = {"calibration": write_calibration, "tuning": write_tuning}[options.command]
+    write(config, results, results / "tables" / f"{options.command}.csv")
 
 
 def publish(options: argparse.Namespace) -> None:
@@ -210,11 +222,13 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "dataset": dataset,
     "train": train,
     "predict": predict,
+    "trace": trace,
     "evaluate": evaluate,
     "metrics": metrics,
     "table": table,
     "figure": figure,
-    "calibration": calibration,
+    "calibration": search,
+    "tuning": search,
     "report": report,
     "publish": publish,
     "resolve": resolve,

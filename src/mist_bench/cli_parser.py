@@ -42,6 +42,15 @@ def parser() -> argparse.ArgumentParser:
             device=DEVICE,
         ),
         add(
+            "trace",
+            "store what every stage of a trained MIST makes of one image (Figure 1)",
+            **spec,
+            **data,
+            weights="weights.safetensors of the run",
+            out="trace.npz to write",
+            device=DEVICE,
+        ),
+        add(
             "evaluate",
             "compute a run's metrics from its predictions",
             **spec,
@@ -57,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--partial", action="store_true", help="also if runs are missing")
         collected.append(command)
     collected.append(add("calibration", "compare candidate generators of MNIST-hard"))
+    collected.append(add("tuning", "compare candidate parameters of the differentiable top-Ks"))
     collected.append(add("report", "make the HTML report from stored results"))
     collected.append(add("publish", "copy tables, figures and curves to results/reference"))
     for command in stages + collected:
@@ -87,12 +97,13 @@ def add_bench(bench: argparse.ArgumentParser) -> None:
     """Add the kinds of benchmark; ``kind`` of the parsed options names the chosen."""
     kinds = bench.add_subparsers(dest="kind", required=True, metavar="KIND")
 
-    def add(name: str, words: str, repeats: int) -> argparse.ArgumentParser:
+    def add(name: str, words: str, repeats: int | None = None) -> argparse.ArgumentParser:
         kind = kinds.add_parser(name, help=words, description=words)
         kind.add_argument("--out", type=Path, required=True, help="folder for CSV, record and plot")
-        kind.add_argument(
-            "--repeats", type=positive, default=repeats, help="most timed calls (%(default)s)"
-        )
+        if repeats:
+            kind.add_argument(
+                "--repeats", type=positive, default=repeats, help="most timed calls (%(default)s)"
+            )
         return kind
 
     stages = add("stages", "time every stage of one configuration", 30)
@@ -109,7 +120,8 @@ def add_bench(bench: argparse.ArgumentParser) -> None:
     )
     add("official", "compare the official code's training step with this suite's", 5)
     scaling = add("scaling", "fit how time and memory grow with patches, canvas and images", 3)
-    for kind in (stages, scaling):
+    memory = add("memory", "peak memory of masks and of MIST's selection against locations")
+    for kind in (stages, scaling, memory):
         kind.add_argument("--preset", default="cpu", help="of workflow/config (%(default)s)")
 
 

@@ -102,6 +102,9 @@ class Experiment(Strict):
         None, description="patches extracted at test; K if not given"
     )
     methods: list[str] = Field(description="keys of methods that compete here")
+    rivals: list[str] = Field(
+        [], description="keys of methods that compete in the extended table only"
+    )
 
 
 class Config(Strict):
@@ -182,7 +185,10 @@ def validate(merged: Mapping[str, Any]) -> Config:
         where = f"experiments.{name}"
         check_names(f"{where}.dataset", [experiment.dataset], config.datasets)
         check_names(f"{where}.methods", experiment.methods, config.methods)
-        for method in experiment.methods:
+        check_names(f"{where}.rivals", experiment.rivals, config.methods)
+        if twice := set(experiment.methods) & set(experiment.rivals):
+            raise ConfigError(f"{where}.rivals: {min(twice)!r} is among its methods already")
+        for method in experiment.methods + experiment.rivals:
             check_names(
                 f"{where}: methods.{method}.params",
                 [experiment.task],

@@ -32,11 +32,13 @@ STAGES = {
     "dataset": ("mist_bench.datasets.build",),
     "train": ("mist_bench.training",),
     "predict": ("mist_bench.prediction",),
+    "trace": ("mist_bench.tracing",),
     "evaluate": ("mist_bench.evaluation.metrics",),
     "metrics": ("mist_bench.reporting.aggregate",),
     "table": ("mist_bench.reporting.tables",),
     "figure": ("mist_bench.reporting.figures",),
     "calibration": ("mist_bench.reporting.calibration",),
+    "tuning": ("mist_bench.reporting.tuning",),
     "report": ("mist_bench.reporting.html",),
 }
 

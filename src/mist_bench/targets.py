@@ -17,20 +17,24 @@ import yaml
 from mist_bench.config import Config, ConfigError, check_names, hint
 
 TABLES = ("table1", "table2", "table3", "table4", "table5")
+# table -> its experiment, and the methods that stand beside the experiment's rivals
+EXTENDED = {"table3_extended": ("mnist_hard_classification", ("mist", "soft_topk"))}
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"  # an editable install: the clone's
 SETTINGS = WORKFLOW / "config"
 PAPER = WORKFLOW / "resources" / "paper_results.csv"
 # experiment -> methods of each figure of the paper; () stands for every method that competes
 FIGURES: dict[str, dict[str, tuple[str, ...]]] = {
-    "figure1": {},  # the architecture: a drawing
-    "figure2": {},  # not built yet, like every other without runs
-    "figure3": {},
-    "figure4": {},
+    "figure1": {"mnist_hard_reconstruction": ("mist",)},
+    "figure2": {"mnist_easy_reconstruction": (), "mnist_hard_reconstruction": ()},
+    "figure3": {"mnist_hard_reconstruction": ("mist",)},
+    "figure4": {"gabor_reconstruction": ("mist",)},
     "figure5": {"mnist_hard_classification": ("mist", "channelwise")},
-    "figure6": {},
-    "figure7": {},
-    "figure8": {},
+    "figure6": {},  # not built yet
+    "figure7": {"mnist_hard_classification": ("mist",)},
+    "figure8": {"mnist_uneven_reconstruction": ("mist",)},
 }
+TRACED = ("figure1",)  # drawn from the stages of a run, not from its predictions
+CURVES = ("figure7",)  # of these, every seed's training is shown, and an image of the val split
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 Run = tuple[str, str, int]  # experiment, method, seed
 
@@ -59,7 +63,14 @@ def table_experiments(paper: Path, table: str) -> list[str]:
 
 
 def table_runs(config: Config, table: str, paper: Path = PAPER) -> list[Run]:
-    """Return the runs of a table: every method of its experiments that the config knows."""
+    """Return the runs of a table: every method of its experiments that the config knows.
+
+    Rivals are in the extended tables only.
+    """
+    if table in EXTENDED:
+        experiment, beside = EXTENDED[table]
+        runs = [run for run in experiment_runs(config, experiment) if run[1] in beside]
+        return runs + rival_runs(config, experiment)
     return [
         run for name in table_experiments(paper, table) for run in experiment_runs(config, name)
     ]
@@ -68,7 +79,8 @@ def table_runs(config: Config, table: str, paper: Path = PAPER) -> list[Run]:
 def figure_runs(config: Config, figure: str) -> list[Run]:
     """Return the runs that a figure shows, as far as the config knows them."""
     check_names("figure", [figure], FIGURES)
-    seeds = config.seeds[:1]  # a figure shows the images of one run per method
+    # where it shows images, those of one run per method
+    seeds = config.seeds if figure in CURVES else config.seeds[:1]
     return [
         run
         for name, methods in FIGURES[figure].items()
@@ -77,11 +89,30 @@ def figure_runs(config: Config, figure: str) -> list[Run]:
     ]
 
 
+def figure_input(figure: str) -> str:
+    """Return which file of each of its runs a figure is drawn from."""
+    if figure in CURVES:
+        return "heatmaps.npz"
+    return "trace.npz" if figure in TRACED else "predictions.npz"
+
+
+def figure_split(figure: str) -> str:
+    """Return the split whose images a figure shows."""
+    return "val" if figure in CURVES else "test"
+
+
 def experiment_runs(config: Config, experiment: str) -> list[Run]:
     """Return the runs of one experiment: methods x seeds; none if the config lacks it."""
     setup = config.experiments.get(experiment)
     methods = setup.methods if setup else []
     return [(experiment, method, seed) for method in methods for seed in config.seeds]
+
+
+def rival_runs(config: Config, experiment: str) -> list[Run]:
+    """Return the runs of one experiment that only an extended table shows."""
+    setup = config.experiments.get(experiment)
+    rivals = setup.rivals if setup else []
+    return [(experiment, method, seed) for method in rivals for seed in config.seeds]
 
 
 def run_folder(results: Path, run: Run) -> Path:

@@ -52,7 +52,7 @@ wildcard_constraints:
     experiment=r"\w+",
     method=r"\w+",
     seed=r"0|[1-9]\d*",
-    table="|".join(targets.TABLES),
+    table="|".join([*targets.TABLES, *targets.EXTENDED]),
     figure="|".join(targets.FIGURES),
 
 
@@ -94,6 +94,10 @@ def train_code(wildcards):
 
 def predict_code(wildcards):
     return provenance.digest("predict", run_of(wildcards).module)
+
+
+def trace_code(wildcards):
+    return provenance.digest("trace", run_of(wildcards).module)
 
 
 def run_threads(wildcards):
@@ -141,7 +145,24 @@ def all_metrics(wildcards):
         for name in preset.experiments
         for run in targets.experiment_runs(preset, name)
     ]
-    return files_of(wildcards.preset, runs, "metrics.json")
+    return files_of(wildcards.preset, runs, "metrics.json") + rival_metrics(preset)
+
+
+def rival_metrics(preset):
+    """Return the metrics of the rivals that have run: nothing but their own table trains them."""
+    runs = [
+        run for name in preset.experiments for run in targets.rival_runs(preset, name)
+    ]
+    return [
+        path for path in files_of(preset.preset, runs, "metrics.json") if path.exists()
+    ]
+
+
+def extended_tables(wildcards):
+    """Return the extended tables that were made: the report shows them and keeps them fresh."""
+    folder = Path("results", wildcards.preset, "tables")
+    paths = [folder / f"{name}.csv" for name in targets.EXTENDED]
+    return [path for path in paths if path.exists()]
 
 
 def table_metrics(wildcards):
@@ -157,20 +178,30 @@ def calibration_metrics(wildcards):
     return files_of(wildcards.preset, runs, "metrics.json")
 
 
+def tuning_scores(wildcards):
+    """Return the validation curves of the candidate parameters."""
+    preset = config_of(wildcards.preset)
+    names = [name for name in preset.experiments if name.startswith("tune_")]
+    runs = [run for name in names for run in targets.experiment_runs(preset, name)]
+    return files_of(wildcards.preset, runs, "val.csv")
+
+
 def figure_files(wildcards):
-    """Return what a figure is drawn from: images, predictions and the course of training."""
+    """Return what a figure is drawn from: images, predictions or stages, the course of training."""
     preset = config_of(wildcards.preset)
     runs = targets.figure_runs(preset, wildcards.figure)
     datasets = {preset.experiments[experiment].dataset for experiment, _, _ in runs}
-    return files_of(wildcards.preset, runs, "predictions.npz", "train.csv") + [
+    source = targets.figure_input(wildcards.figure)
+    return files_of(wildcards.preset, runs, source, "train.csv") + [
         Path("results", wildcards.preset, "datasets", name, "manifest.json")
         for name in sorted(datasets)
     ]
 
 
 def figure_arrays(wildcards):
+    split = targets.figure_split(wildcards.figure)
     return [
-        path.with_name("test.npz")
+        path.with_name(f"{split}.npz")
         for path in figure_files(wildcards)
         if path.name == "manifest.json"
     ]

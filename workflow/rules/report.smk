@@ -80,6 +80,7 @@ rule html:
     input:
         expand("results/{{preset}}/tables/{table}.csv", table=targets.TABLES),
         expand("results/{{preset}}/figures/{figure}.png", figure=targets.FIGURES),
+        extended_tables,
         metrics="results/{preset}/metrics.csv",
         deviations=RESOURCES / "deviations.csv",
         config="results/{preset}/config.json",
@@ -114,3 +115,21 @@ rule calibration_table:
         "supervised bound of each candidate generator"
     shell:
         "mist-bench calibration --config {input.config:q} --code {params.code} > {log:q} 2>&1"
+
+
+rule tuning_table:
+    input:
+        tuning_scores,
+        config="results/{preset}/config.json",
+    output:
+        "results/{preset}/tables/tuning.csv",
+    log:
+        "results/{preset}/logs/tuning.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=provenance.digest("tuning"),
+    message:
+        "validation score of each candidate parameter"
+    shell:
+        "mist-bench tuning --config {input.config:q} --code {params.code} > {log:q} 2>&1"

@@ -59,6 +59,32 @@ rule predict:
         " --device {resources.device} > {log:q} 2>&1"
 
 
+rule trace:
+    input:
+        manifest=run_manifest,
+        arrays=ancient(test_arrays),
+        weights=f"{RUN}/weights.safetensors",
+    output:
+        f"{RUN}/trace.npz",
+    log:
+        f"{RUN}/trace.log",
+    conda:
+        "../../environment.yml"
+    threads: run_threads
+    resources:
+        gpu=run_gpus,
+        device=run_device,
+    params:
+        spec=run_text,
+        code=trace_code,
+    message:
+        "trace {wildcards.method} on {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
+    shell:
+        "mist-bench trace --spec {params.spec:q} --code {params.code}"
+        " --manifest {input.manifest:q} --weights {input.weights:q} --out {output:q}"
+        " --device {resources.device} > {log:q} 2>&1"
+
+
 rule evaluate:
     input:
         manifest=run_manifest,

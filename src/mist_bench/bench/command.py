@@ -6,6 +6,7 @@ import argparse
 
 from mist_bench.bench import records
 from mist_bench.bench.compare import bench_official
+from mist_bench.bench.memory import bench_memory
 from mist_bench.bench.scaling import bench_scaling
 from mist_bench.bench.stages import bench_stages
 
@@ -15,6 +16,8 @@ def run(options: argparse.Namespace) -> None:
     if options.kind == "scaling":
         points = bench_scaling(options.out, preset=options.preset, repeats=options.repeats)
         text = records.points_text(points)
+    elif options.kind == "memory":
+        text = records.points_text(bench_memory(options.out, preset=options.preset))
     elif options.kind == "official":
         text = records.rows_text(bench_official(options.out, repeats=options.repeats))
     else:

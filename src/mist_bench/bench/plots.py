@@ -24,6 +24,7 @@ AXES = {
     "instances": "patches and objects in an image",
     "canvas": "side of the canvas, px",
     "images": "images in the split",
+    "locations": "locations to select from, N",
 }
 QUANTITIES = {"cpu_time": "processor seconds per image", "memory": "memory per image, MiB"}
 
@@ -81,7 +82,7 @@ def draw_scaling(points: Sequence[Point], caption: str) -> Figure:
     """Return time and memory per image against size, both logarithmic, with fitted exponents."""
     quantities = [one for one in QUANTITIES if any(point.quantity == one for point in points)]
     axes = list(dict.fromkeys(point.axis for point in points))
-    size = (4.2 * len(axes), 3.4 * len(quantities) + 0.4)
+    size = (max(4.2 * len(axes), 6.4), 3.4 * len(quantities) + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(quantities), len(axes), squeeze=False)
     for row, quantity in zip(grid, quantities, strict=True):

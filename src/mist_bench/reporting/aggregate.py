@@ -36,13 +36,14 @@ def collect(config: Config, results: Path) -> pd.DataFrame:
         results: the preset's folder, with runs/{experiment}/{method}/seed{n}/.
 
     Returns:
-        One row per run and metric with the columns ``COLUMNS``; ``status`` is ``ok``, ``failed``
-        or ``not run``. A run without metrics has one row, with its reason and an empty metric.
+        One row per run and metric with the columns ``COLUMNS``, what a step costs among the
+        metrics; ``status`` is ``ok``, ``failed`` or ``not run``. A run without metrics has one row,
+        with its reason and an empty metric.
     """
     rows = [
         row
         for experiment, setup in config.experiments.items()
-        for method in setup.methods
+        for method in setup.methods + setup.rivals
         for seed in config.seeds
         for row in _rows(config.preset, results, experiment, method, seed)
     ]
@@ -81,8 +82,16 @@ def _rows(
         yield common
         return
     common |= {key: metrics.get(key) for key in ("images", "instances")}
-    for metric, value in sorted(metrics["metrics"].items()):
+    for metric, value in [*sorted(metrics["metrics"].items()), *costs(run).items()]:
         yield common | {"metric": metric, "value": value}
+
+
+def costs(run: dict[str, Any]) -> dict[str, float]:
+    """Return what the record of a run says of its costs, by the names of metrics."""
+    steps = run.get("steps")
+    times = [name for name in ("seconds", "cpu_seconds") if steps and name in run]
+    memory = [name for name in ("peak_memory_mib",) if name in run]
+    return {f"{name}_per_step": run[name] / steps for name in times} | {n: run[n] for n in memory}
 
 
 def _status(

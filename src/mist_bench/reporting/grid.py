@@ -40,7 +40,7 @@ class Cell:
             return "-"
         if self.metric.percent:
             return f"{100 * value:.1f}%"
-        text = f"{value:.3f}"
+        text = f"{value:.{self.metric.decimals}f}"
         return text[1:] if text.startswith("0.") else text
 
     @property
@@ -116,7 +116,7 @@ def make_grid(
         (label, [by_key.get((row, *key)) for key in keys])
         for row, label in names[layout.rows].items()
     ]
-    metrics = list(dict.fromkeys(metric.paper for metric in layout.metrics))
+    metrics = list(dict.fromkeys(metric.paper for metric in layout.metrics if metric.paper))
     notes = [*([layout.remark] if layout.remark else []), rule_in_words(rule, metrics)]
     return Grid(cells[0].table, caption, columns, rows, notes + _reasons(cells, names))
 

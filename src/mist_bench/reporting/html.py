@@ -15,17 +15,17 @@ from mist_bench.config import Config
 from mist_bench.reporting.aggregate import read_json, run_folder
 from mist_bench.reporting.files import RESOURCES, read_deviations, write_text
 from mist_bench.reporting.grid import Column
-from mist_bench.reporting.layouts import LAYOUTS
 from mist_bench.reporting.page import PAGE
 from mist_bench.reporting.tables import Evidence, gather, table_cells, table_grid
 from mist_bench.reporting.verdicts import NO_CLAIM, VERDICTS
+from mist_bench.targets import EXTENDED, TABLES
 
 # keys of run.json, in the order they are shown
 RUN_KEYS = ("steps", "seconds", "threads", "cpu", "gpu", "peak_memory_mib", "commit")
 
 
 def write_report(config: Config, results: Path, out: Path, *, resources: Path = RESOURCES) -> None:
-    """Write index.html to the folder ``out``; the figures are those made so far.
+    """Write index.html to the folder ``out``; figures and extended tables are those made so far.
 
     Args:
         config: names experiments, methods, seeds and the preset.
@@ -34,7 +34,8 @@ def write_report(config: Config, results: Path, out: Path, *, resources: Path = 
         resources: folder of the paper's numbers, the rule and the deviations.
     """
     evidence = gather(config, results, resources)
-    cells = {name: table_cells(name, evidence) for name in LAYOUTS}
+    made = [name for name in EXTENDED if (results / "tables" / f"{name}.csv").is_file()]
+    cells = {name: table_cells(name, evidence) for name in [*TABLES, *made]}
     count = Counter(cell.short_verdict for one in cells.values() for cell in one)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["slug"] = lambda text: text.replace(" ", "-")

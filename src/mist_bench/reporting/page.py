@@ -38,7 +38,7 @@ seeds where there are several), the paper's value, the verdict.</p>
 <span class="verdict {{ word | slug }}">{{ word }}: {{ count }}</span>
 {% endfor %}</p>
 {% for grid in grids %}
-<h2 id="{{ grid.name }}">Table {{ grid.name | replace("table", "") }}</h2>
+<h2 id="{{ grid.name }}">Table {{ grid.name | replace("table", "") | replace("_", ", ") }}</h2>
 <div class="scroll"><table class="cells">
 <caption>{{ grid.caption }}</caption>
 <thead>

@@ -15,6 +15,7 @@ from mist_bench.reporting.formats import to_latex, to_markdown
 from mist_bench.reporting.grid import Cell, Grid, make_grid
 from mist_bench.reporting.layouts import LAYOUTS, Layout, Metric
 from mist_bench.reporting.verdicts import NO_CLAIM, estimate, judge
+from mist_bench.targets import EXTENDED
 
 REFERENCE = "mist"  # the method every other one is ordered against
 COLUMNS = [
@@ -122,8 +123,10 @@ def table_cells(name: str, evidence: Evidence) -> list[Cell]:
 def _methods(name: str, experiment: str, evidence: Evidence) -> list[str]:
     """Return the paper's methods of an experiment, then those only the config has."""
     paper = evidence.paper
-    rows = paper[(paper["table"] == name) & (paper["experiment"] == experiment)]
     setup = evidence.config.experiments.get(experiment)
+    if name in EXTENDED:
+        return [*EXTENDED[name][1], *(setup.rivals if setup else [])]
+    rows = paper[(paper["table"] == name) & (paper["experiment"] == experiment)]
     return list(dict.fromkeys([*rows["method"], *(setup.methods if setup else [])]))
 
 
@@ -151,7 +154,7 @@ def _value_cell(
     if len(values):
         return cell
     setup = evidence.config.experiments.get(experiment)
-    if cell.paper is None and (setup is None or method not in setup.methods):
+    if cell.paper is None and (setup is None or method not in setup.methods + setup.rivals):
         return replace(cell, verdict="not specified: not in the paper")
     return replace(cell, verdict=f"not run: {_why_not(cell, runs, evidence.config)}")
 
@@ -162,7 +165,8 @@ def _why_not(cell: Cell, runs: pd.DataFrame, config: Config) -> str:
         return f"not built yet: method {cell.method}"
     if cell.experiment not in config.experiments:
         return f"not built yet: experiment {cell.experiment}"
-    if cell.method not in config.experiments[cell.experiment].methods:
+    setup = config.experiments[cell.experiment]
+    if cell.method not in setup.methods + setup.rivals:
         return f"the config does not run {cell.method} in {cell.experiment}"
     return missing_seeds(runs) or f"metrics.json has no {cell.metric.name}"
 
@@ -200,7 +204,7 @@ def _compare(cell: Cell, cells: Sequence[Cell], evidence: Evidence) -> dict[str,
         cell.ours,
         cell.paper,
         _references(cell, cells),
-        rule.tolerance[cell.metric.paper],
+        rule.tolerance.get(cell.metric.paper, 0.0),
         rule,
     )
     delta = None if cell.paper is None else cell.ours.mean - cell.paper
@@ -238,8 +242,10 @@ def caption(name: str, layout: Layout, evidence: Evidence) -> str:
             sources.setdefault(source, []).append(label)
     data = "; ".join(f"{', '.join(names)}: {source}" for source, names in sources.items())
     seeds = ", ".join(str(seed) for seed in evidence.config.seeds)
+    number = name.removeprefix("table").partition("_")[0]
+    which = "extended beyond" if name in EXTENDED else "of"
     return (
-        f"Table {name.removeprefix('table')} of the paper. {layout.title}. "
+        f"Table {number} {which} the paper. {layout.title}. "
         f"Preset {evidence.config.preset}; seeds {seeds} "
         f"(n = {len(evidence.config.seeds)} unless noted). Data: {data or 'not built yet'}."
     )

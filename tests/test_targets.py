@@ -1,0 +1,73 @@
+"""Which runs a table or figure needs: rivals are trained for their own table alone."""
+
+import pytest
+
+from mist_bench import config as settings
+from mist_bench import targets
+
+HARD = "mnist_hard_classification"
+
+
+@pytest.fixture(scope="module")
+def config():
+    return settings.load(targets.SETTINGS, {"preset": "cpu", "seeds": [0, 4]})
+
+
+def methods(runs):
+    return list(dict.fromkeys(method for _, method, _ in runs))
+
+
+def test_the_extended_table_has_the_rivals_beside_mist_and_xie20(config):
+    runs = targets.table_runs(config, "table3_extended")
+    rivals = config.experiments[HARD].rivals
+    assert methods(runs) == ["mist", "soft_topk", *rivals]
+    assert {experiment for experiment, _, _ in runs} == {HARD}
+    assert sorted({seed for _, _, seed in runs}) == [0, 4]
+    assert {"lapsum", "random_topk", "mean_pool", "soft_topk_no_nms"} <= set(rivals)
+
+
+@pytest.mark.parametrize("table", targets.TABLES)
+def test_no_table_of_the_paper_trains_a_rival(config, table):
+    runs = targets.table_runs(config, table)
+    assert not set(methods(runs)) & set(config.experiments[HARD].rivals)
+
+
+def test_table5_trains_with_a_fixed_k_and_is_tested_with_enough(config):
+    runs = targets.table_runs(config, "table5")
+    found = {
+        (setup.dataset, setup.num_instances, setup.num_detections)
+        for setup in (config.experiments[experiment] for experiment, _, _ in runs)
+    }
+    assert found == {("mnist_hard", 9, 9), ("mnist_count_6_9", 8, 9), ("mnist_count_3_9", 6, 9)}
+    for dataset, _, most in found:
+        assert max(config.datasets[dataset].params["counts"]) == most
+
+
+def test_the_step_of_keypoints_grows_with_k_twice(config):
+    """N7: lr_k is 3,000 at K = 9 and shrinks with (K / 9)^2."""
+    for experiment, method, seed in targets.table_runs(config, "table5"):
+        spec = settings.run_spec(config, experiment, method, seed)
+        wanted = 3000 * (spec.task.num_instances / 9) ** 2
+        assert spec.params["keypoint_lr"] == pytest.approx(wanted, abs=1)
+
+
+def test_figure7_shows_every_seed_and_the_val_split(config):
+    assert targets.figure_runs(config, "figure7") == [(HARD, "mist", 0), (HARD, "mist", 4)]
+    assert targets.figure_input("figure7") == "heatmaps.npz"
+    assert targets.figure_split("figure7") == "val"
+    assert {seed for _, _, seed in targets.figure_runs(config, "figure5")} == {0}
+    assert targets.figure_split("figure5") == "test"
+
+
+def test_figure1_is_drawn_from_the_trace_of_one_run(config):
+    assert targets.figure_runs(config, "figure1") == [("mnist_hard_reconstruction", "mist", 0)]
+    assert targets.figure_input("figure1") == "trace.npz"
+    assert targets.figure_input("figure3") == "predictions.npz"
+
+
+def test_figure2_needs_every_method_of_both_sets(config):
+    runs = targets.figure_runs(config, "figure2")
+    sets = ("mnist_easy_reconstruction", "mnist_hard_reconstruction")
+    assert runs == [
+        (name, method, 0) for name in sets for method in config.experiments[name].methods
+    ]
