@@ -19,6 +19,12 @@ from mist_bench.types import TaskSpec
 TINY = TaskSpec("classification", (1, 24, 24), num_instances=2, num_classes=3, box_size=8.0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Sums in another order end small trainings elsewhere; a run's threads are in its spec."""
+    torch.set_num_threads(1)
+
+
 def synthetic_idx() -> dict[str, bytes]:
     """Return MNIST's four files with 120 train and 40 test digits, all different, as bytes.
 
