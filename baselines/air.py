@@ -4,12 +4,11 @@ An LSTM goes over the image and decides at each step whether there is one more o
 where (z_where) and, by a variational auto-encoder of that window, what it shows (z_what). The
 image is explained as the sum of the decoded windows (Eslami et al. 2016). Without labels and boxes.
 
-z_pres is relaxed to a binary Concrete variable, as in the implementation that the paper used, or
-summed out: the LSTM sees no samples, so the number of objects can be enumerated, which leaves
-neither noise nor a gap between training and test. Deviations from that implementation, each a row
-of deviations.csv: a Gaussian likelihood, because images are gray and their sum need not stay in
-[0, 1], instead of a Bernoulli one; a running product of z_pres, Eslami's "present only if all
-before are", instead of a threshold; no noise in the decoder.
+As in the implementation that the paper used, z_pres is relaxed to a binary Concrete variable, so
+that all gradients are pathwise. Deviations from it, each a row of deviations.csv: a Gaussian
+likelihood, because images are gray and their sum need not stay in [0, 1], instead of a Bernoulli
+one; a running product of z_pres, Eslami's "present only if all before are", instead of a
+threshold; no noise in the decoder.
 
 Shapes: B images, K steps, C channels, H W image, p window side.
 """
@@ -25,9 +24,7 @@ from mist_bench.models.air import (
     PriorSchedule,
     RecurrentEncoder,
     WindowVae,
-    bernoulli_kl,
     concrete_kl,
-    count_probs,
     running_product,
     sample_concrete,
 )
@@ -53,7 +50,7 @@ class Air(nn.Module):
         shift_prior: tuple[float, float],
         pixel_std: float,
         clip_norm: float,
-        temperature: float | None,
+        temperature: float,
         optimizers: dict[str, torch.optim.Optimizer],
     ):
         super().__init__()
@@ -85,21 +82,21 @@ class Air(nn.Module):
 
         Returns:
             (B,) negative log likelihood, (B,) Kullback-Leibler divergence from the prior, both in
-            nats, and (B, K) how far each object is present: relaxed z_pres, or probabilities.
+            nats, and (B, K) how far the object of each step is present, in [0, 1].
         """
         posterior = self.recurrent(images, self.task.num_instances)
         windows = to_boxes(posterior.scale.rsample(), posterior.shift.rsample(), images.shape[-2:])
         code = self.encode(images, windows)
-        parts = self.synthesize(code.rsample(), windows, images.shape)
-        logits, prior = posterior.presence, prior_log_odds.expand_as(posterior.presence)
-        if self.temperature is None:
-            presence, presence_kl = running_product(logits.sigmoid()), bernoulli_kl(logits, prior)
-            error = self.expected_error(images, parts, presence)
-        else:
-            sample = sample_concrete(logits, self.temperature)
-            presence = running_product(sample.sigmoid())
-            presence_kl = concrete_kl(logits, sample, prior, self.temperature)
-            error = self.error(images, (presence[..., None, None, None] * parts).sum(1))
+        patches = self.decode(code.rsample(), len(images))
+        sample = sample_concrete(posterior.presence, self.temperature)
+        presence = running_product(sample.sigmoid())
+
+        shown = presence[..., None, None, None] * patches
+        pixels = paste_patches(shown, windows, images.shape[-2:])
+        likelihood = Normal(pixels, self.pixel_std, validate_args=False)
+        error = -likelihood.log_prob(images).flatten(1).sum(1)
+
+        presence_kl = concrete_kl(posterior.presence, sample, prior_log_odds, self.temperature)
         code_kl = kl_divergence(code, Normal(0.0, 1.0)).sum(-1).view_as(presence)
         kl = divergence(presence, presence_kl, self.where_kl(posterior) + code_kl)
         return error, kl, presence
@@ -108,31 +105,9 @@ class Air(nn.Module):
         """Return q(z_what), (B K, D), of (B, K, 4) windows of (B, C, H, W) images."""
         return self.vae.encode(sample_patches(images, windows, self.window_size).flatten(0, 1))
 
-    def synthesize(self, codes: Tensor, windows: Tensor, shape: torch.Size) -> Tensor:
-        """Return (B, K, C, H, W), each object alone in an image of ``shape`` (B, C, H, W)."""
-        decoded = self.vae.decode(codes)[:, None]  # (B K, 1, C, p, p)
-        parts = paste_patches(decoded, windows.flatten(0, 1)[:, None], shape[-2:])
-        return parts.view(*windows.shape[:2], *shape[1:])
-
-    def error(self, images: Tensor, synthesis: Tensor) -> Tensor:
-        """Return (B,), the negative log likelihood of images, both (B, C, H, W), in nats."""
-        pixels = Normal(synthesis, self.pixel_std, validate_args=False)
-        return -pixels.log_prob(images).flatten(1).sum(1)
-
-    def expected_error(self, images: Tensor, parts: Tensor, reached: Tensor) -> Tensor:
-        """Return (B,), the expectation of ``error`` over the number of objects.
-
-        Args:
-            images: (B, C, H, W).
-            parts: (B, K, C, H, W), each object alone.
-            reached: (B, K), the probability of each object.
-        """
-        synthesis = torch.zeros_like(images)
-        errors = [self.error(images, synthesis)]
-        for part in parts.unbind(1):
-            synthesis = synthesis + part
-            errors.append(self.error(images, synthesis))
-        return (count_probs(reached) * torch.stack(errors, dim=1)).sum(1)
+    def decode(self, codes: Tensor, images: int) -> Tensor:
+        """Return (B, K, C, p, p) windows of (B K, D) codes of B ``images``."""
+        return self.vae.decode(codes).unflatten(0, (images, -1))
 
     def where_kl(self, posterior: Posterior) -> Tensor:
         """Return (B, K), the divergence of z_where from its prior, in nats."""
@@ -149,7 +124,7 @@ class Air(nn.Module):
         """
         posterior = self.recurrent(images, self.task.num_instances)
         windows = to_boxes(posterior.scale.mean, posterior.shift.mean, images.shape[-2:])
-        patches = self.vae.decode(self.encode(images, windows).mean).unflatten(0, (len(images), -1))
+        patches = self.decode(self.encode(images, windows).mean, len(images))
         probability = posterior.presence.sigmoid()
         kept = (probability > 0.5).long().cumprod(1).bool()  # (B, K)
         shown = patches * kept[..., None, None, None]
@@ -199,7 +174,7 @@ def build(
     window_size: int,
     vae_widths: list[int],
     latents: int,
-    temperature: float | None,
+    temperature: float,
     pixel_std: float,
     scale_prior: tuple[float, float],
     shift_prior: tuple[float, float],
@@ -219,8 +194,7 @@ def build(
         window_size: p, samples per side of a window.
         vae_widths: units of the window encoder's hidden layers; the decoder's are their reverse.
         latents: size of z_what.
-        temperature: of the binary Concrete distribution of z_pres, which is rounded at test; null
-            to sum z_pres out.
+        temperature: of the binary Concrete distribution of z_pres, which is rounded at test.
         pixel_std: standard deviation of a pixel around the synthesis, images in [0, 1].
         scale_prior: mean and standard deviation of the logit of a window's side, as a fraction
             of the image's.

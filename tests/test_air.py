@@ -3,16 +3,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.distributions import Bernoulli, kl_divergence
 from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 
 from mist_bench.models.air import (
     PriorSchedule,
     RecurrentEncoder,
     WindowVae,
-    bernoulli_kl,
     concrete_kl,
-    count_probs,
     running_product,
     sample_concrete,
 )
@@ -33,11 +30,6 @@ def test_running_product_equals_cumprod_with_its_gradient():
     torch.testing.assert_close(one, two)
 
 
-def test_probabilities_of_the_number_of_objects_by_hand():
-    probs = count_probs(torch.tensor([[0.5, 0.4, 0.1]]))
-    torch.testing.assert_close(probs, torch.tensor([[0.5, 0.1, 0.3, 0.1]]))
-
-
 def test_the_prior_schedule_by_hand():
     schedule = PriorSchedule(start=1e4, end=1e-2, tenfold=3)
     odds = [schedule().exp().item() for _ in range(22)]
@@ -52,18 +44,6 @@ def test_the_prior_schedule_by_hand():
 def test_a_prior_that_does_not_fall_is_refused(start, end, tenfold):
     with pytest.raises(ValueError, match=f"got start {start}, end {end}, tenfold {tenfold}"):
         PriorSchedule(start, end, tenfold)
-
-
-def test_the_divergence_of_two_bernoullis():
-    # 0.8 log(0.8 / 0.5) + 0.2 log(0.2 / 0.5)
-    expected = torch.tensor([0.8 * math.log(1.6) + 0.2 * math.log(0.4)])
-    found = bernoulli_kl(torch.tensor([math.log(4)]), torch.tensor([0.0]))
-    torch.testing.assert_close(found, expected)
-    one, two = torch.randn(2, 50, generator=torch.Generator().manual_seed(0)) * 3
-    oracle = kl_divergence(Bernoulli(logits=one), Bernoulli(logits=two))
-    torch.testing.assert_close(bernoulli_kl(one, two), oracle, atol=1e-5, rtol=1e-4)
-    extreme = bernoulli_kl(torch.tensor([40.0, -40.0]), torch.tensor([-30.0, 30.0]))
-    torch.testing.assert_close(extreme, torch.tensor([30.0, 30.0]))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])

@@ -1,4 +1,4 @@
-"""Keypoints (x, y, s): their step by hand, its gradient, and what grows with a box."""
+"""Keypoints (x, y, s): their step, its gradient, what grows with a box; statistics of a scale."""
 
 import math
 
@@ -9,6 +9,8 @@ from torch import nn
 
 from mist_bench.mist import KeypointStep
 from mist_bench.models.autoencoder import BoxAutoencoder
+from mist_bench.models.detector import Detector
+from mist_bench.models.multiscale import MultiscaleDetector
 from mist_bench.prediction import build_method
 from mist_bench.training import make_batch
 
@@ -100,8 +102,44 @@ def test_training_moves_sides_and_predictions_have_them(multiscale):
     method.train_step(batch)
     after = method.detector.parameters()
     assert all(not one.equal(old) for one, old in zip(after, before, strict=True))
+    for _ in range(20):
+        method.train_step(batch)
     found = method.eval().predict(batch.images)
     assert {one.heatmap.shape for one in found} == {(6, 6)}
     sides = torch.stack([one.boxes[:, 2] for one in found])
     assert ((sides >= 4) & (sides <= 16)).all()
     assert sides.std() > 0.1
+
+
+class Norm(nn.BatchNorm2d):
+    """A network that is a batch norm which remembers the last batch only."""
+
+    stride = 1
+
+    def __init__(self):
+        super().__init__(1, momentum=1.0)
+
+
+def test_each_scale_has_its_own_batch_statistics():
+    single = Detector(
+        Norm(),
+        box_size=8.0,
+        softmax_kernel=0,
+        softmax_strength=10.0,
+        softmax_maximum="global",
+        nms_kernel=3,
+        target_sigma=0.0,
+        offset_weight=0.0,
+    )
+    one = MultiscaleDetector(single, SCALES)
+    images = torch.zeros(2, 1, 20, 20)
+    images[..., 8:12, 8:12] = 1
+    one(images)
+    # a square of 4 px in one of 20 px: samples 2 px apart keep its share
+    torch.testing.assert_close(one.scaled_running_mean[1:, 0], torch.tensor([0.04, 0.04]))
+    # of shares p of ones, p (1 - p), and n / (n - 1) because batch norm stores it unbiased
+    variance = torch.tensor([0.04 * 0.96 * n / (n - 1) for n in (800, 200)])
+    torch.testing.assert_close(one.scaled_running_var[1:, 0], variance)
+    assert one.scaled_running_var[0] < variance[0]  # an enlarged square has soft edges
+    assert single.network.running_mean.item() == 0
+    assert one.scaled_num_batches_tracked.tolist() == [1, 1, 1]

@@ -24,8 +24,9 @@ def test_the_best_score_after_the_last_step_is_chosen(tuning, tmp_path):
     put_score(tmp_path, "tune_soft", "soft_topk", 0.9, 0.5)  # the best once, not at the end
     put_score(tmp_path, "tune_medium", "soft_topk", 0.6)
     put_score(tmp_path, "tune_sharp", "soft_topk", 0.7)
-    put_score(tmp_path, "tune_soft", "lapsum", 0.8)
-    put_score(tmp_path, "tune_sharp", "lapsum", 0.8)  # of equals, the first
+    for experiment, score in (("tune_soft", 0.7), ("tune_medium", 0.8), ("tune_sharp", 0.8)):
+        put_score(tmp_path, experiment, "lapsum", score)  # of equals, the first
+    put_score(tmp_path, "tune_soft", "sparse_topk", 0.9)  # the other candidates have not run
     table = tuning_table(tuning, tmp_path)
     assert list(table.columns) == ["method", "parameter", "value", "val_score", "n", "chosen"]
     mine = table[table.method == "soft_topk"]
@@ -34,8 +35,8 @@ def test_the_best_score_after_the_last_step_is_chosen(tuning, tmp_path):
         ["epsilon", 0.05, 0.6, False],
         ["epsilon", 0.01, 0.7, True],
     ]
-    assert table[table.method == "lapsum"].chosen.tolist() == [True, False, False]
-    assert table[table.method == "lapsum"].n.tolist() == [1, 0, 1]
+    assert table[table.method == "lapsum"].chosen.tolist() == [False, True, False]
+    assert table[table.method == "sparse_topk"].n.tolist() == [1, 0, 0]
     assert not table[table.method == "sparse_topk"].chosen.any()
 
 

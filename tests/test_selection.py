@@ -143,12 +143,12 @@ def test_negative_maxima_outrank_suppressed_cells():
     assert found(heatmap, 2) == {(4, 4), (14, 14)}
 
 
-def test_missing_maxima_are_filled_with_distinct_cells_of_score_minus_infinity():
+def test_missing_maxima_are_filled_with_distinct_cells_of_the_lowest_finite_score():
     y, x = torch.meshgrid(torch.arange(6.0), torch.arange(6.0), indexing="ij")
     slope = x + 10 * y  # a single local maximum, in the corner
     index, scores = top_k(slope[None], 4, 3)
     assert index[0, 0] == 35
-    assert scores[0].tolist() == [55, *[-torch.inf] * 3]
+    assert scores[0].tolist() == [55, *[torch.finfo(torch.float32).min] * 3]
     assert len(set(index[0].tolist())) == 4
 
 

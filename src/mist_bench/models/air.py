@@ -184,16 +184,6 @@ def concrete_kl(logits: Tensor, sample: Tensor, prior: Tensor, temperature: floa
     return one - 2 * F.softplus(one) - two + 2 * F.softplus(two)
 
 
-def bernoulli_kl(logits: Tensor, prior: Tensor) -> Tensor:
-    """Return the divergence of two Bernoulli distributions, given by their logits, in nats.
-
-    torch's is infinite where a probability rounds to 0 or 1.
-    """
-    on, off = logits.sigmoid(), (-logits).sigmoid()
-    kl = on * (F.logsigmoid(logits) - F.logsigmoid(prior))
-    return kl + off * (F.logsigmoid(-logits) - F.logsigmoid(-prior))
-
-
 def running_product(bits: Tensor) -> Tensor:
     """Return (B, K), at each step the product of (B, K) ``bits`` up to it: is the step reached?
 
@@ -203,12 +193,6 @@ def running_product(bits: Tensor) -> Tensor:
     for bit in bits.unbind(1)[1:]:
         reached.append(reached[-1] * bit)
     return torch.stack(reached, dim=1)
-
-
-def count_probs(reached: Tensor) -> Tensor:
-    """Return (B, K + 1), the probability of 0 to K objects, of (B, K) that each is reached."""
-    before = torch.cat([torch.ones_like(reached[:, :1]), reached], dim=1)
-    return before - torch.cat([reached, torch.zeros_like(reached[:, :1])], dim=1)
 
 
 class PriorSchedule(nn.Module):

@@ -15,6 +15,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from mist_bench.models.detector import Detector, gather_cells
 from mist_bench.models.sampler import hat_weights
@@ -48,13 +49,16 @@ class MultiscaleDetector(nn.Module):
         self.ratios = tuple(float(s) for s in scales)
         self.register_buffer("scales", torch.tensor(self.ratios), persistent=False)
         self.sides = (self.ratios[0] * single.box_size, self.ratios[-1] * single.box_size)
+        # batch norm sees each scale by itself in training, so each has its statistics at test
+        for name, buffer in single.network.named_buffers():
+            self.register_buffer(own_name(name), torch.stack([buffer] * len(self.ratios)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return h' (B, h, w), without gradient, and the maps (B, S, 3, h, w) that it is made of.
 
         The first of them is h~_s: the response after the local spatial softmax, where there is one.
         """
-        raw = torch.stack([self.network_at(images, s) for s in self.ratios], dim=1)
+        raw = torch.stack([self.network_at(images, i) for i in range(len(self.ratios))], dim=1)
         one = self.single
         response = raw[:, :, 0]
         if one.softmax_kernel > 0:
@@ -73,12 +77,16 @@ class MultiscaleDetector(nn.Module):
             offsets = response.new_zeros(B, S, 2, h, w)
         return fuse(response.detach()), torch.cat([response[:, :, None], offsets], dim=2)
 
-    def network_at(self, images: Tensor, scale: float) -> Tensor:
-        """Return the network's (B, 1 or 3, h, w) map of images made smaller by ``scale``."""
-        stride = self.single.network.stride
+    def network_at(self, images: Tensor, index: int) -> Tensor:
+        """Return the network's (B, 1 or 3, h, w) map of images at one of the scales."""
+        network, scale = self.single.network, self.ratios[index]
+        statistics = {
+            name: getattr(self, own_name(name))[index] for name, _ in network.named_buffers()
+        }
+        stride = network.stride
         H, W = images.shape[-2:]
         rows, columns = (shrink_weights(size, scale, stride, images) for size in (H, W))
-        raw = self.single.network(resize(images, rows, columns))
+        raw = functional_call(network, statistics, resize(images, rows, columns))
         rows, columns = (restore_weights(size, scale, stride, images) for size in (H, W))
         return resize(raw, rows, columns)
 
@@ -124,6 +132,11 @@ class MultiscaleDetector(nn.Module):
         huber = F.smooth_l1_loss(found, wanted.expand_as(found), reduction="none")
         huber = (weights[..., None] * huber).sum(2).flatten(1).mean(1)
         return loss + one.offset_weight * huber
+
+
+def own_name(name: str) -> str:
+    """Return the name under which all scales' values of a network's buffer are stored."""
+    return "scaled_" + name.replace(".", "_")
 
 
 def at_scales(detector: Detector, scales: Sequence[float]) -> Detector | MultiscaleDetector:

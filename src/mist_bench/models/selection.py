@@ -64,8 +64,8 @@ def top_k(heatmap: Tensor, num_instances: int, kernel: int) -> tuple[Tensor, Ten
     """Return the K highest local maxima of each heatmap (Sec. 4.1, E_K).
 
     A cell is a local maximum if none in its window is higher; where fewer than K exist, the rest
-    are other cells with score -inf (the official code sets these to zero, which outranks negative
-    maxima).
+    are other cells with the lowest finite score (the official code gives them zero, which outranks
+    negative maxima).
 
     Args:
         heatmap: (B, h, w).
@@ -87,7 +87,7 @@ def top_k(heatmap: Tensor, num_instances: int, kernel: int) -> tuple[Tensor, Ten
     scores, index = scores.topk(num_instances, dim=1)
     if torch.isnan(scores).any():
         raise ValueError("the heatmap holds values that are not numbers: training has diverged")
-    return index, scores
+    return index, scores.clamp(min=torch.finfo(scores.dtype).min)
 
 
 def to_keypoints(index: Tensor, width: int) -> Tensor:

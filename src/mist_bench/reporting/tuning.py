@@ -27,7 +27,8 @@ def tuning_table(config: Config, results: Path) -> pd.DataFrame:
 
     Returns:
         ``COLUMNS``: ``val_score`` is the mean over ``n`` seeds of the score after the last step,
-        empty where no run has ended; ``chosen`` marks the best of a method, of equals the first.
+        empty where no run has ended; ``chosen`` marks the best of a method, of equals the first,
+        once all its candidates have run.
 
     Raises:
         ConfigError: if there are no candidates, or a method has another number of parameters.
@@ -41,7 +42,8 @@ def tuning_table(config: Config, results: Path) -> pd.DataFrame:
     if not rows:
         raise ConfigError(f"preset {config.preset}: no experiment {PREFIX}*; use preset=tuning")
     table = pd.DataFrame(rows, columns=COLUMNS[:-1]).astype({"val_score": float})
-    best = table["val_score"].dropna().groupby(table["method"]).idxmax()
+    finished = table.groupby("method")["n"].transform("min") > 0
+    best = table[finished].groupby("method")["val_score"].idxmax()
     table["chosen"] = table.index.isin(best)
     return table.sort_values("method", kind="stable", ignore_index=True)
 
