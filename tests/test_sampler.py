@@ -152,7 +152,7 @@ def test_what_cannot_be_sampled_is_refused(shape, size, words):
 
 def pasted_by_grid_sample(patches, boxes, height, width):
     """S^-1 by torch: each patch is an image that the canvas samples."""
-    B, K, C, p, _ = patches.shape
+    B, K, C = patches.shape[:3]
     x, y, w, h = (one[..., None] for one in boxes.unbind(-1))
     xs = 2 * (torch.arange(width, dtype=F64) - x) / w  # -1 and 1 on the box edge
     ys = 2 * (torch.arange(height, dtype=F64) - y) / h

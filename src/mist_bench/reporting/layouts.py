@@ -84,9 +84,9 @@ LAYOUTS = {
         ),
         rows="metric",
         remark=(
-            "Grid does not learn any notion of digits (the paper's remark); its boxes are its cells' "
-            "centers. Spread: standard deviation of the images' RMSE. Nothing is black on MNIST and "
-            "gray on Gabor noise."
+            "Grid does not learn any notion of digits (the paper's remark); its boxes are those at "
+            "its cells' centers. Spread: standard deviation of the images' RMSE. Nothing is black "
+            "on MNIST and gray on Gabor noise."
         ),
     ),
     "table2": Layout(
@@ -162,8 +162,7 @@ LAYOUTS = {
         remark=(
             "All but MIST share Xie20's network, loss and budget. How soft each operator is, the "
             "preset says; snakemake tuning compares candidates on the val split. Xie20 and its "
-            "rivals are tested with "
-            "suppression in windows of 3x3 cells, and Xie20 also without. Time is that of the run "
+            "rivals are tested with suppression in windows of 3x3 cells, and Xie20 also without. Time is that of the run "
             "over its steps, passes over the val split included; seconds on the clock also wait "
             "for other processes. Memory is the process's at its height, the training images "
             "included."
