@@ -162,10 +162,10 @@ LAYOUTS = {
         remark=(
             "All but MIST share Xie20's network, loss and budget. How soft each operator is, the "
             "preset says; snakemake tuning compares candidates on the val split. Xie20 and its "
-            "rivals are tested with suppression in windows of 3x3 cells, and Xie20 also without. Time is that of the run "
-            "over its steps, passes over the val split included; seconds on the clock also wait "
-            "for other processes. Memory is the process's at its height, the training images "
-            "included."
+            "rivals are tested with suppression in windows of 3x3 cells, and Xie20 also without. "
+            "Time is that of the run over its steps, passes over the val split included; seconds "
+            "on the clock also wait for other processes. Memory is the process's at its height, "
+            "the training images included."
         ),
     ),
 }
