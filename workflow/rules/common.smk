@@ -208,11 +208,19 @@ def figure_arrays(wildcards):
 
 
 def manifests(wildcards):
-    """Return the manifests of the datasets that some experiment uses."""
+    """Return the manifests of the datasets that some experiment or a run of it uses."""
+    chosen = config_of()
+    names = {setup.dataset for setup in chosen.experiments.values()}
+    names |= {
+        own.dataset
+        for method in chosen.methods.values()
+        for own in method.experiments.values()
+        if own.dataset
+    }
     return expand(
         "results/{preset}/datasets/{dataset}/manifest.json",
         preset=PRESET,
-        dataset={setup.dataset for setup in config_of().experiments.values()},
+        dataset=sorted(names),
     )
 
 
