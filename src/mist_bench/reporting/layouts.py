@@ -134,7 +134,7 @@ LAYOUTS = {
         ),
         rows="experiment",
         remark=(
-            "Trained with K = 9, 8 and 6; at test, an image with L digits is judged by its L best "
+            "Trained with K = 9, 6 and 6; at test, an image with L digits is judged by its L best "
             "detections. The paper does not define its AP, so its value stands beside each "
             "candidate. Its published code logs the official IOU 50% as AP; but {9} is Table 2's "
             "setting, where the paper has IOU 50% 97.8% and Both 97.5%, so that 92.2% is not the "
