@@ -1,8 +1,9 @@
 """Grid: the image cut into equal cells, each auto-encoded; no detector (Sec. 5.1, Table 1).
 
 "A baseline that does not learn": K = n^2 cells tile the image, the same auto-encoder as MIST's
-encodes each, and the cells are put back where they were. A box is a cell's center with the size of
-every method's boxes, so that detection metrics mean the same for all.
+encodes each, and the cells are put back where they were. Samples of neighboring cells are as far
+apart as those inside one, so that what is pasted covers every pixel exactly once. A box is a cell's
+center with the size of every method's boxes, so that detection metrics mean the same for all.
 
 Shapes: B images, K cells, C channels, H W image.
 """
@@ -87,7 +88,7 @@ def build(
         networks: compact (this suite's, for CPUs) or official (the paper's).
         autoencoder_width: width of the auto-encoder, as in MIST.
         latents: size of the code of a cell.
-        patch_size: samples per side of a cell; the outer ones lie on its edge.
+        patch_size: samples per side of a cell.
         signed: whether images show a signed signal around 0.5 (Gabor noise).
         lr: Adam's learning rate.
         betas: Adam's decay rates.
@@ -108,7 +109,10 @@ def build(
         width=autoencoder_width,
         latents=latents,
         patch_size=patch_size,
-        extent=H / cells,
+        extent=H
+        / cells
+        * (patch_size - 1)
+        / patch_size,  # the outer samples lie half a step inside
         signed=signed,
     )
     return Grid(head, task=task, lr=lr, betas=betas)

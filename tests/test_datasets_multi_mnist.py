@@ -158,14 +158,14 @@ def test_counts_labels_and_padding():
 @pytest.mark.parametrize(
     "changes", [{}, {"placement": "grid", "jitter": 3.3, "sorted_digits": True}]
 )
-def test_train_counts_change_train_and_val_and_leave_test_as_it_is(changes):
-    for name in ("train", "val"):
-        arrays = split(100, name, train_counts=[0, 2, 5], **changes)
-        assert set(arrays["counts"].tolist()) == {0, 2, 5}
-        same = split(100, name, **{"counts": [0, 2, 5], **changes})
-        assert all((arrays[key] == same[key]).all() for key in same)
-    one, other = split(20, "test", train_counts=[0, 2, 5], **changes), split(20, "test", **changes)
-    assert all((one[key] == other[key]).all() for key in one)
+def test_train_counts_change_train_and_leave_val_and_test_as_they_are(changes):
+    arrays = split(100, "train", train_counts=[0, 2, 5], **changes)
+    assert set(arrays["counts"].tolist()) == {0, 2, 5}
+    same = split(100, "train", **{"counts": [0, 2, 5], **changes})
+    assert all((arrays[key] == same[key]).all() for key in same)
+    for name in ("val", "test"):
+        one, other = split(20, name, train_counts=[0, 2, 5], **changes), split(20, name, **changes)
+        assert all((one[key] == other[key]).all() for key in one)
 
 
 def test_fewer_sorted_digits_fill_the_first_cells_of_a_smaller_grid():

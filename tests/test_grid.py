@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from baselines.grid import build, grid_boxes
+from mist_bench.models.sampler import paste_patches
 from mist_bench.types import Batch, TaskSpec
 
 PARAMS = {
@@ -30,9 +31,20 @@ def test_cells_tile_the_image():
     torch.testing.assert_close(boxes, expected)
 
 
-def test_its_squares_are_the_cells_and_its_boxes_those_of_every_method():
+@pytest.mark.parametrize("patch_size", [4, 7, 8, 9])
+def test_patches_of_ones_cover_every_pixel_once(patch_size):
+    grid = build(task(size=(1, 26, 26)), **PARAMS | {"patch_size": patch_size})
+    squares = grid.boxes.clone()
+    squares[:, 2:] = grid.head.extent
+    ones = torch.ones(1, 9, 1, patch_size, patch_size)
+    canvas = paste_patches(ones, squares[None], (26, 26))[0, 0]
+    torch.testing.assert_close(canvas[1:-1, 1:-1], torch.ones(24, 24))
+    assert canvas.min() > 0.5  # at the image's edge the outermost samples fade
+    assert canvas.max() < 1 + 1e-5
+
+
+def test_its_boxes_are_those_of_every_method():
     grid = build(task(), **PARAMS)
-    assert grid.head.extent == 8
     assert grid.boxes[:, 2:].unique().tolist() == [6]
     assert grid.supervision == "none"
 

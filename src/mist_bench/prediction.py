@@ -6,6 +6,7 @@ Shapes: N images, K detections, C channels or classes, H W image.
 import importlib
 import os
 import textwrap
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -77,8 +78,14 @@ def predict_split(
     predictions: list[Prediction] = []
     for start in range(0, len(images), batch_size):
         batch = to_images(images[start : start + batch_size], device)
-        predictions += method.predict(batch)
+        predictions += [on_cpu(one) for one in method.predict(batch)]
     return predictions
+
+
+def on_cpu(prediction: Prediction) -> Prediction:
+    """Return a prediction whose tensors are on the CPU: a split of them would fill a GPU."""
+    parts = {field.name: getattr(prediction, field.name) for field in fields(prediction)}
+    return Prediction(**{k: None if v is None else v.cpu() for k, v in parts.items()})
 
 
 def pack(predictions: list[Prediction]) -> dict[str, NDArray]:

@@ -56,8 +56,8 @@ def make_split(
         radius: least distance of two centers, px; for ``poisson`` and ``uneven``.
         jitter: standard deviation of the centers around the grid, px; for ``grid``.
         sorted_digits: the digits are 0, 1, 2, ... in order instead of uniform and independent.
-        train_counts: what to draw from in ``train`` and ``val``, if not from ``counts``; ``test``
-            stays the same, image by image (Sec. C.2: Esl16 trains on 0 to 9 digits).
+        train_counts: what to draw from in ``train``, if not from ``counts``; ``val`` and ``test``
+            stay the same, image by image (Sec. C.2: Esl16 trains on 0 to 9 digits).
 
     Returns:
         The split: ``images`` (N, 1, S, S) uint8, ``counts`` (N,), ``labels`` (N, L) in 0..9,
@@ -66,7 +66,7 @@ def make_split(
     Raises:
         ValueError: for values that exclude each other, in one line.
     """
-    if train_counts is not None and split != "test":
+    if train_counts is not None and split == "train":
         counts = train_counts
     _check(split, canvas, counts, digit_size, box_size, composite, sorted_digits)
     streams = rng.spawn(4)  # one per purpose: a change of one leaves the others as they are

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 VARIANCE_FLOOR = 1e-8  # the square root has no slope at zero
+EMPTY = 1e-30  # sum of a map that has underflowed: its landmark is then the image's center
 
 
 def cell_centers(size: int, extent: float, like: Tensor) -> Tensor:
@@ -25,7 +26,7 @@ def moments(maps: Tensor, extent: float) -> tuple[Tensor, Tensor]:
     """Return the spatial mean of each heatmap and its spread.
 
     Args:
-        maps: (B, K, h, h) non-negative, of any sum above 0.
+        maps: (B, K, h, h) non-negative, of any sum.
         extent: side of the map, in sides of the image.
 
     Returns:
@@ -34,7 +35,7 @@ def moments(maps: Tensor, extent: float) -> tuple[Tensor, Tensor]:
     """
     places = cell_centers(maps.shape[-1], extent, maps)
     axes = torch.stack([maps.sum(2), maps.sum(3)], dim=2)  # (B, K, 2, h): over x, over y
-    probs = axes / axes.sum(-1, keepdim=True)
+    probs = axes / axes.sum(-1, keepdim=True).clamp(min=EMPTY)
     mean = (probs * places).sum(-1)
     variance = (probs * (places - mean[..., None]).square()).sum(-1)
     return mean, (variance + VARIANCE_FLOOR).sqrt().mean(-1)
@@ -88,7 +89,7 @@ def gaussian_maps(landmarks: Tensor, std: float, size: int) -> Tensor:
 def pool_features(features: Tensor, maps: Tensor) -> Tensor:
     """Return the (B, K, D) means of (B, D, h, h) features, weighted by (B, K, h, h) heatmaps."""
     weights = maps.flatten(2)
-    weights = weights / weights.sum(-1, keepdim=True)
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=EMPTY)
     return weights @ features.flatten(2).transpose(1, 2)
 
 

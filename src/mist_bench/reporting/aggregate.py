@@ -90,8 +90,10 @@ def costs(run: dict[str, Any]) -> dict[str, float]:
     """Return what the record of a run says of its costs, by the names of metrics."""
     steps = run.get("steps")
     times = [name for name in ("seconds", "cpu_seconds") if steps and name in run]
-    memory = [name for name in ("peak_memory_mib",) if name in run]
-    return {f"{name}_per_step": run[name] / steps for name in times} | {n: run[n] for n in memory}
+    on_gpu = str(run.get("device", "")).startswith("cuda")
+    memory = run.get("peak_gpu_memory_mib" if on_gpu else "peak_memory_mib")
+    found = {f"{name}_per_step": run[name] / steps for name in times}
+    return found if memory is None else found | {"peak_memory_mib": memory}
 
 
 def _status(

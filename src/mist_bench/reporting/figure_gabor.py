@@ -51,8 +51,8 @@ MARKS = {
 def figure4(config: Config, results: Path) -> Figure:
     """Return Figure 4: detections and synthesis of one image, and the learned kernels.
 
-    The image is the first of those test images whose number of impulses is nearest to K, because
-    with fewer some detections must be wrong, and with more some impulses must be missed.
+    The image is the first of those test images whose number of impulses is nearest to the number
+    of detections, because with fewer some must be wrong, and with more some must be missed.
 
     Raises:
         MissingResultError: if the run or a part of it is not there.
@@ -71,14 +71,16 @@ def figure4(config: Config, results: Path) -> Figure:
     dataset = results / "datasets" / setup.dataset
     truth = load_split(dataset, "test")
     scenes = noise_scenes(truth, stored)
-    i = int(np.argmin(np.abs(truth["counts"] - setup.num_instances)))
+    shown = setup.num_detections or setup.num_instances
+    i = int(np.argmin(np.abs(truth["counts"] - shown)))
     params = config.datasets[setup.dataset].params
     true = true_kernels(params, extent, stored["patches"].shape[-1])
     learned, likeness = learned_kernels(scenes, stored["patches"], true)
     caption = (
         f"Figure 4. Gabor noise taken apart by MIST: test image {i} (from 0), the first whose "
-        f"number of impulses ({len(scenes[i].true_boxes)}) is nearest to K = "
-        f"{setup.num_instances}; the impulses found in it; and the sum of the decoded patches. "
+        f"number of impulses ({len(scenes[i].true_boxes)}) is nearest to the "
+        f"{shown} detections (K = {setup.num_instances} in training); the impulses found in it; "
+        "and the sum of the decoded patches. "
         f"Right: at most {CENTER_TOLERANCE * config.datasets[setup.dataset].box_size:g} px from an "
         "impulse, one detection per impulse. Below: the kernels of the noise, and the mean "
         f"decoded patch ({extent:g} px wide) of all right detections of the test set that are most "

@@ -134,14 +134,12 @@ LAYOUTS = {
         ),
         rows="experiment",
         remark=(
-            "Trained with K = 9, 6 and 6; at test, an image with L digits is judged by its L best "
-            "detections. The paper does not define its AP, so its value stands beside each "
-            "candidate. Its published code logs the official IOU 50% as AP; but {9} is Table 2's "
-            "setting, where the paper has IOU 50% 97.8% and Both 97.5%, so that 92.2% is not the "
-            "IOU 50% of those weights. An AP ranked by score and told apart by labels is the "
-            "lowest candidate, since it counts both errors and their rank; here it is about a "
-            "point below Both on MNIST-hard, which leaves most of the paper's gap to another run "
-            "or another ranking."
+            "At test, an image with L digits is judged by its L best detections. The paper does "
+            "not define its AP, so its value stands beside each candidate. Its published code "
+            "logs the official IOU 50% as AP; but {9} is Table 2's setting, where the paper has "
+            "IOU 50% 97.8% and Both 97.5%, so that 92.2% is not the IOU 50% of those weights. An "
+            "AP ranked by score and told apart by labels is the lowest candidate, since it counts "
+            "both errors and their rank."
         ),
     ),
     "table3_extended": Layout(
