@@ -242,3 +242,30 @@ def test_no_smoke_run_is_long():
     for name, setup in config.experiments.items():
         for method in setup.methods + setup.rivals:
             assert settings.run_spec(config, name, method, 0).training.steps <= 30, (name, method)
+
+
+def test_a_schedule_of_another_length_than_the_training_is_refused():
+    change = {"preset": "cpu", "methods": {"landmarks": {"training": {"steps": 500}}}}
+    words = r"methods\.landmarks\..*schedule_steps is 5000, .* has 500 steps: change both$"
+    with pytest.raises(ConfigError, match=words):
+        settings.load(targets.SETTINGS, change)
+
+
+def test_a_method_may_name_a_module_for_each_task_and_another_dataset_to_train_on():
+    config = settings.load(targets.SETTINGS, {"preset": "cpu"})
+    modules = {
+        task: settings.run_spec(config, f"mnist_hard_{task}", "mist", 0).module
+        for task in ("classification", "reconstruction")
+    }
+    assert modules == {
+        "classification": "mist_bench.mist",
+        "reconstruction": "mist_bench.mist_autoencoder",
+    }
+    spec = settings.run_spec(config, "mnist_hard_reconstruction", "air", 0)
+    assert (spec.dataset, spec.task.num_instances) == ("mnist_hard_0_9", 9)
+
+
+def test_another_dataset_to_train_on_must_exist():
+    own = {"mnist_hard_reconstruction": {"dataset": "mnist_hard_0_8"}}
+    with pytest.raises(ConfigError, match="'mnist_hard_0_8' is unknown; did you mean"):
+        settings.load(targets.SETTINGS, {"methods": {"air": {"experiments": own}}})

@@ -208,7 +208,8 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
     """Return the specification of one run.
 
     Raises:
-        ConfigError: for a keyword that the method's ``build`` does not take.
+        ConfigError: for a keyword that the method's ``build`` does not take, or a schedule of
+            another length than the training.
     """
     entry, setup = config.methods[method], config.experiments[experiment]
     dataset = config.datasets[setup.dataset]
@@ -221,6 +222,12 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
         budget = Training.model_validate(training)
     except ValidationError as error:
         raise ConfigError(f"methods.{method}.training: {explain(error, Training)}") from None
+    planned = params.get("schedule_steps", budget.steps)
+    if planned != budget.steps:
+        raise ConfigError(
+            f"methods.{method}.params.{setup.task}.schedule_steps is {planned}, but its training on "
+            f"{experiment} has {budget.steps} steps: change both"
+        )
     task = TaskSpec(
         kind=setup.task,
         image_size=dataset.image_size,
