@@ -225,8 +225,8 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
     planned = params.get("schedule_steps", budget.steps)
     if planned != budget.steps:
         raise ConfigError(
-            f"methods.{method}.params.{setup.task}.schedule_steps is {planned}, but its training on "
-            f"{experiment} has {budget.steps} steps: change both"
+            f"methods.{method}.params.{setup.task}.schedule_steps is {planned}, but its training "
+            f"on {experiment} has {budget.steps} steps: change both"
         )
     task = TaskSpec(
         kind=setup.task,
