@@ -52,7 +52,7 @@ def test_the_file_has_every_candidate(tuning, tmp_path):
     write_tuning(tuning, tmp_path, tmp_path / "tables" / "tuning.csv")
     lines = (tmp_path / "tables" / "tuning.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * len(tuning.experiments["tune_soft"].methods)
-    assert "attention_sampling,entropy_weight,0.0001,,0,False" in lines
+    assert "attention_sampling,entropy_weight,0.001,,0,False" in lines
 
 
 def test_the_command_line_writes_it_beside_the_presets_results(tmp_path, monkeypatch):
