@@ -14,7 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from baselines.soft_topk import MaskedClassifier, MaskOperator, build_region_network
+from baselines.soft_topk import (
+    MaskedClassifier,
+    MaskOperator,
+    RegionNetworks,
+    build_region_network,
+)
 from mist_bench.models.sampled_topk import (
     attention_top_k,
     perturbed_top_k,
@@ -76,6 +81,7 @@ def choose_operator(operator: Operator, temperature: float, samples: int) -> Mas
 def build(
     task: TaskSpec,
     *,
+    networks: RegionNetworks,
     detector_channels: int,
     detector_blocks: int,
     heatmap_stride: int,
@@ -93,9 +99,10 @@ def build(
 
     Args:
         task: classification; K is the mask's sum and the number of detections.
+        networks: compact for images, features for frozen features.
         detector_channels: channels of the trunk.
         detector_blocks: residual blocks of the trunk.
-        heatmap_stride: pixels per cell, 2 or 4.
+        heatmap_stride: pixels per cell, 2 or 4; 1 on features.
         head_channels: channels of the 3x3 convolution before the score and the classes.
         operator: lapsum, sparse, perturbed (Cordonnier et al.), subset (relaxed subset sampling),
             ats (attention sampling), random or dense (mean over all locations).
@@ -114,6 +121,7 @@ def build(
     mask = choose_operator(operator, temperature, samples)
     network, optimizers = build_region_network(
         task,
+        networks=networks,
         channels=detector_channels,
         blocks=detector_blocks,
         stride=heatmap_stride,

@@ -19,25 +19,60 @@ from torch import Tensor, nn
 
 from mist_bench.models.detector import gather_cells
 from mist_bench.models.heads import classification_loss, classified, label_histogram
-from mist_bench.models.heatmap import CompactHeatmap, conv_norm
+from mist_bench.models.heatmap import CompactHeatmap, PreservingBlock, conv_norm
 from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.selection import to_keypoints, top_k
 from mist_bench.models.soft_topk import sinkhorn_top_k, soft_top_k
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
 MaskOperator = Callable[[Tensor, int], Tensor]
+RegionNetworks = Literal["compact", "features"]
 
 
 class RegionNetwork(nn.Module):
-    """Scores and classifies every location of a map of stride 2 or 4."""
+    """Scores and classifies every location of a map.
+
+    Args:
+        in_channels: C.
+        channels: channels of the trunk.
+        blocks: residual blocks of the trunk.
+        stride: pixels per location: 2 or 4, and 1 on features.
+        head: channels of the 3x3 convolution before the score and the classes.
+        classes: number of classes.
+        networks: compact for images, features for frozen features.
+
+    Raises:
+        ValueError: for other networks, or a stride that they do not have.
+    """
 
     def __init__(
-        self, in_channels: int, channels: int, blocks: int, stride: int, head: int, classes: int
+        self,
+        in_channels: int,
+        channels: int,
+        blocks: int,
+        stride: int,
+        head: int,
+        classes: int,
+        networks: RegionNetworks = "compact",
     ):
         super().__init__()
-        trunk = CompactHeatmap(in_channels, channels, blocks, stride, outputs=1)
+        if networks == "compact":
+            trunk = CompactHeatmap(in_channels, channels, blocks, stride, outputs=1)
+            layers = [trunk.stem, trunk.blocks]
+        elif networks == "features" and stride == 1:
+            layers = [
+                nn.BatchNorm2d(in_channels),
+                conv_norm(in_channels, channels, 1, 1),
+                nn.ReLU(),
+            ]
+            layers += [PreservingBlock(channels) for _ in range(blocks)]
+        else:
+            raise ValueError(
+                "networks must be compact, or features with stride 1; "
+                f"got {networks!r} and {stride}"
+            )
         self.stride = stride
-        self.trunk = nn.Sequential(trunk.stem, trunk.blocks, conv_norm(channels, head, 3, 1))
+        self.trunk = nn.Sequential(*layers, conv_norm(channels, head, 3, 1))
         self.score = nn.Conv2d(head, 1, 1)
         self.logits = nn.Conv2d(head, classes, 1)
 
@@ -135,6 +170,7 @@ def entropy(scores: Tensor) -> Tensor:
 def build_region_network(
     task: TaskSpec,
     *,
+    networks: RegionNetworks,
     channels: int,
     blocks: int,
     stride: int,
@@ -145,7 +181,7 @@ def build_region_network(
 ) -> tuple[RegionNetwork, dict[str, torch.optim.Optimizer]]:
     """Return the network of every mask method and its optimizers; see ``build``."""
     network = RegionNetwork(
-        task.image_size[0], channels, blocks, stride, head_channels, task.num_classes
+        task.image_size[0], channels, blocks, stride, head_channels, task.num_classes, networks
     )
     detector = nn.ModuleList([network.trunk, network.score])
     optimizers = adam_pair(detector, network.logits, lr_detector, lr_task, betas)
@@ -155,6 +191,7 @@ def build_region_network(
 def build(
     task: TaskSpec,
     *,
+    networks: RegionNetworks,
     detector_channels: int,
     detector_blocks: int,
     heatmap_stride: int,
@@ -171,9 +208,10 @@ def build(
 
     Args:
         task: classification; K is the mask's sum and the number of detections.
+        networks: compact for images, features for frozen features.
         detector_channels: channels of the trunk.
         detector_blocks: residual blocks of the trunk.
-        heatmap_stride: pixels per cell, 2 or 4.
+        heatmap_stride: pixels per cell, 2 or 4; 1 on features.
         head_channels: channels of the 3x3 convolution before the score and the classes.
         operator: exact (closed form) or sinkhorn (the paper's iterations); both are the same mask.
         epsilon: weight of the transport's entropy, for scores from 0 to 1: higher is softer.
@@ -195,6 +233,7 @@ def build(
         mask = partial(sinkhorn_top_k, epsilon=epsilon, iterations=iterations)
     network, optimizers = build_region_network(
         task,
+        networks=networks,
         channels=detector_channels,
         blocks=detector_blocks,
         stride=heatmap_stride,

@@ -14,6 +14,7 @@ from mist_bench.types import Batch, TaskSpec
 
 TASK = TaskSpec("classification", (1, 40, 48), num_instances=3, num_classes=5, box_size=20)
 SMALL = {
+    "networks": "compact",
     "detector_channels": 8,
     "detector_blocks": 1,
     "heatmap_stride": 4,
@@ -244,3 +245,15 @@ def test_unknown_operators():
         relaxed_topk.build(
             TASK, operator="soft", temperature=1, samples=0, entropy_weight=0, **SMALL
         )
+
+
+def test_a_region_network_on_features_keeps_the_map():
+    network = RegionNetwork(6, 8, 1, 1, head=12, classes=4, networks="features").eval()
+    scores, probs = network(torch.rand(2, 6, 5, 7))
+    assert scores.shape == (2, 5, 7)
+    assert probs.shape == (2, 4, 5, 7)
+    features = torch.rand(1, 6, 9, 9, requires_grad=True)
+    (gradient,) = torch.autograd.grad(network(features)[0][0, 4, 4], features)
+    assert (gradient[0].abs().sum(0) > 0).any(0).sum() == 5  # two 3x3 convolutions
+    with pytest.raises(ValueError, match="features with stride 1; got 'features' and 4"):
+        RegionNetwork(6, 8, 1, 4, head=12, classes=4, networks="features")

@@ -38,6 +38,8 @@ def test_every_command_has_help(capsys):
     text = capsys.readouterr().out
     for name in (
         "dataset",
+        "import-dataset",
+        "import-official",
         "train",
         "predict",
         "evaluate",

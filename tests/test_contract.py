@@ -30,7 +30,20 @@ def configured():
             for task in sorted(entry.params.keys() & experiments.keys()):
                 spec = settings.run_spec(config, experiments[task], method, 0)
                 found.append(pytest.param(spec, id=f"{preset}-{method}-{task}"))
+        found += on_features(config)
     return found
+
+
+def on_features(config):
+    """Return the runs that see features instead of images."""
+    return [
+        pytest.param(
+            settings.run_spec(config, name, method, 0), id=f"{config.preset}-{method}-{name}"
+        )
+        for name, setup in config.experiments.items()
+        if config.datasets[setup.dataset].features
+        for method in setup.methods
+    ]
 
 
 every_method = pytest.mark.parametrize("spec", configured())
@@ -56,7 +69,7 @@ def arrays_of(task, size):
 
 
 def batch_of(spec, supervision):
-    return make_batch(arrays_of(spec.task, B), [*range(B)], supervision, CPU)
+    return make_batch(arrays_of(spec.task, B), [*range(B)], supervision, CPU, spec.task)
 
 
 def trained(spec, steps=1):

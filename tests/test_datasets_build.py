@@ -10,10 +10,10 @@ import pytest
 
 from mist_bench import config as settings
 from mist_bench import targets
-from mist_bench.config import DatasetSpec
 from mist_bench.datasets import build, sources
 from mist_bench.datasets.build import build_dataset
 from mist_bench.datasets.files import Split, check_arrays, load_manifest, load_split, save_split
+from mist_bench.schema import DatasetSpec
 
 PARAMS = {
     "canvas": 80,
@@ -146,7 +146,7 @@ def test_a_folder_with_other_files_is_refused(tiny):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_size": (3, 80, 80)}, r"image_size is \[3, 80, 80\], but images are \(6, 1,"),
+        ({"image_size": (3, 80, 80)}, r"6 images of image_size \[3, 80, 80\] .* are \(6, 1,"),
         ({"num_classes": 3}, "num_classes is 3, but a label 9"),
         ({"params": {}}, "params: missing a required .*'canvas' of mist_bench"),
         ({"params": {**PARAMS, "radius": 60}}, "datasets.tiny: 9 points 60 px .* impossible"),

@@ -131,17 +131,32 @@ def test_center_error_is_a_distance_in_pixels():
     assert location_metrics([one])["center_error"] == pytest.approx(5.0)
 
 
-def test_center_scores_leave_the_background_out():
-    one = [
-        scene(
-            [square(10), square(50)],
-            [1, 0],
-            [square(10), square(50), square(90)],
-            [1, 2, 0],
-        )
-    ]
-    assert detection.center_scores(one, background=0) == pytest.approx((1.0, 0.5, 2 / 3))
-    assert detection.center_scores(one) == pytest.approx((1 / 2, 1 / 3, 2 / 5))
+def test_the_background_is_left_out():
+    one = scene([square(10), square(50)], [1, 0], [square(10), square(50), square(90)], [1, 2, 0])
+    assert detection.center_scores([one]) == pytest.approx((1 / 2, 1 / 3, 2 / 5))
+    objects = detection.without_background(one, 0)
+    assert (objects.labels.tolist(), objects.true_labels.tolist()) == ([1], [1, 2])
+    assert detection.center_scores([objects]) == pytest.approx((1.0, 0.5, 2 / 3))
+    assert detection.without_background(one, None) is one
+
+
+def test_scores_of_each_class_by_hand():
+    first = scene([square(10), square(50)], [1, 1], [square(10), square(50)], [1, 2])
+    second = scene([square(10)], [3], [square(10), square(90)], [1, 2])
+    metrics = detection.class_metrics([first, second, EMPTY], 5, 0)
+    # of two detections of class 1, one is right, and one of its two instances is missed
+    assert {name: value for name, value in metrics.items() if name.endswith("01")} == {
+        "precision_class01": 0.5,
+        "recall_class01": 0.5,
+        "f1_class01": 0.5,
+        "instances_class01": 2.0,
+    }
+    # class 2 is never detected, class 3 never there, class 4 neither
+    expected = {"precision": [None, 0.0, None], "recall": [0.0, None, None], "f1": [0.0, 0.0, None]}
+    for name, values in expected.items():
+        assert [metrics[f"{name}_class{label:02d}"] for label in (2, 3, 4)] == values, name
+    assert [metrics[f"instances_class{label:02d}"] for label in (2, 3, 4)] == [2.0, 0.0, 0.0]
+    assert len(metrics) == 4 * 4  # the background has none
 
 
 def test_official_center_scores_are_greedy():
@@ -220,6 +235,21 @@ def test_corrected_metrics_do_not_depend_on_any_order(scenes, random):
     for name in set(before) - {"both_official", "precision_official", "recall_official"}:
         if name != "f1_official":
             assert after[name] == pytest.approx(before[name]), name
+
+
+@given(random_scenes())
+@settings(max_examples=30, deadline=None)
+def test_a_class_alone_scores_as_it_does_among_others(scenes):
+    metrics = detection.class_metrics(scenes, 4, 3)  # labels are 0 to 2
+    instances = sum(len(s.true_boxes) for s in scenes)
+    assert sum(metrics[f"instances_class{label:02d}"] for label in range(3)) == instances
+    for label in range(3):
+        alone = scenes
+        for other in {0, 1, 2} - {label}:
+            alone = [detection.without_background(s, other) for s in alone]
+        if sum(len(s.boxes) for s in alone) and sum(len(s.true_boxes) for s in alone):
+            names = [f"{name}_class{label:02d}" for name in ("precision", "recall", "f1")]
+            assert [metrics[name] for name in names] == list(detection.center_scores(alone))
 
 
 @given(random_scenes())

@@ -6,12 +6,13 @@ import time
 import numpy as np
 import pytest
 
-from mist_bench.config import RunSpec, Training
 from mist_bench.datasets.files import Split, save_manifest, save_split
 from mist_bench.evaluation.metrics import compute, evaluate
+from mist_bench.schema import RunSpec, Training
 from mist_bench.types import TaskSpec
 
 CLASSIFY = TaskSpec("classification", (1, 40, 40), 2, 3, 20.0)
+NATURAL = TaskSpec("classification", (3, 40, 40), 2, 4, 20.0, background=0)
 REBUILD = TaskSpec("reconstruction", (1, 40, 40), 2, 3, 20.0)
 
 
@@ -145,6 +146,68 @@ def test_average_precision_is_that_of_as_many_detections_as_instances():
     metrics = compute(CLASSIFY, truth(), arrays)
     recalls = np.linspace(0, 1, 101)
     assert metrics["ap50_agnostic"] == pytest.approx(np.where(recalls <= 2 / 3, 2 / 3, 0).mean())
+
+
+def natural() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Truth and detections of ``truth`` and ``found`` with labels from 1, and background among."""
+    true, arrays = truth(), found()
+    true["labels"] = np.array([[1, 2], [3, -1]])
+    arrays["labels"] = np.array([[1, 0, -1], [3, 2, -1]])
+    return true, arrays
+
+
+def test_a_task_with_a_background_by_hand():
+    metrics = compute(NATURAL, *natural())
+    # of three detections two are right, and two of three instances are found
+    assert metrics["precision"] == metrics["recall"] == metrics["f1"] == pytest.approx(2 / 3)
+    assert metrics["precision_official"] == pytest.approx(2 / 3)
+    assert metrics["detections_per_instance"] == 1.0
+    assert metrics["count_accuracy"] == 0.0  # 1 of 2, and 2 of 1
+    # classes 1 and 3 are found, of class 2 only the bad box is detected
+    assert [metrics["ap_center"], metrics["ap50"]] == pytest.approx([2 / 3, 2 / 3])
+    by_class = {"precision": [1.0, 0.0, 1.0], "recall": [1.0, 0.0, 1.0], "f1": [1.0, 0.0, 1.0]}
+    for name, values in (by_class | {"instances": [1.0, 1.0, 1.0]}).items():
+        assert [metrics[f"{name}_class{label:02d}"] for label in (1, 2, 3)] == values, name
+    json.dumps(metrics, allow_nan=False)
+
+
+def test_background_detections_change_nothing():
+    true, arrays = natural()
+    arrays["counts"], arrays["labels"] = np.array([1, 2]), np.array([[1, -1, -1], [3, 2, -1]])
+    assert compute(NATURAL, true, arrays) == compute(NATURAL, *natural())
+
+
+def test_average_precision_of_a_task_with_a_background_is_that_of_all_detections():
+    true, arrays = natural()
+    arrays["labels"][1, 1] = 3  # the bad box of image 1, which has one instance
+    arrays["scores"][1, :2] = 0.1, 0.9
+    metrics = compute(NATURAL, true, arrays)
+    # class 3: wrong, then right at a precision of 1/2; class 1 is found, class 2 is not
+    assert [metrics["ap_center"], metrics["ap50"]] == pytest.approx([1 / 2, 1 / 2])
+
+
+def test_an_image_may_be_left_without_a_detection():
+    true, arrays = natural()
+    arrays["labels"][0, 0] = 0
+    metrics = compute(NATURAL, true, arrays)
+    assert metrics["precision"] == 0.5
+    assert metrics["recall"] == pytest.approx(1 / 3)
+    arrays["labels"][1] = 0
+    metrics = compute(NATURAL, true, arrays)
+    assert metrics["precision"] == metrics["ap_center"] == metrics["ap50"] == 0.0
+    assert metrics["precision_class03"] is metrics["center_error"] is None
+
+
+def test_a_task_without_a_background_has_no_metrics_of_classes():
+    names = set(compute(CLASSIFY, truth(), found()))
+    assert set(compute(NATURAL, *natural())) - names == {
+        "ap_center",
+        *(
+            f"{name}_class{label:02d}"
+            for name in ("precision", "recall", "f1", "instances")
+            for label in (1, 2, 3)
+        ),
+    }
 
 
 def test_reconstruction_has_rmse_and_locations_but_no_labels():

@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 from numpy.random import default_rng
 from test_reporting_tables import make_config, put_run
 
-from mist_bench.config import Config
 from mist_bench.datasets.files import save_manifest, save_split
 from mist_bench.datasets.gabor import gabor_kernel, make_split
 from mist_bench.reporting.figure_gabor import (
@@ -17,6 +16,7 @@ from mist_bench.reporting.figure_gabor import (
     true_kernels,
 )
 from mist_bench.reporting.figure_parts import RIGHT, TRUTH, WRONG, MissingResultError
+from mist_bench.schema import Config
 
 EXPERIMENT, K, EXTENT, SIDE = "gabor_reconstruction", 3, 14, 15
 PARAMS = {

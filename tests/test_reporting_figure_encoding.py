@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from scipy.ndimage import map_coordinates
 from test_reporting_tables import make_config, put_run
 
-from mist_bench.config import Config
 from mist_bench.datasets.files import Split, save_manifest, save_split
 from mist_bench.models.sampler import sample_patches
 from mist_bench.reporting.figure_encoding import (
@@ -22,6 +21,7 @@ from mist_bench.reporting.figure_encoding import (
     sample_squares,
 )
 from mist_bench.reporting.figure_parts import CROSS, MissingResultError
+from mist_bench.schema import Config
 
 SETS = {
     "mnist_easy_reconstruction": "mnist_easy",

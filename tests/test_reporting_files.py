@@ -1,9 +1,6 @@
-import pandas as pd
 import pytest
 
-from mist_bench import config as settings
-from mist_bench import targets
-from mist_bench.reporting.files import RESOURCES, read_deviations, read_paper
+from mist_bench.reporting.files import read_deviations, read_paper
 from mist_bench.reporting.layouts import LAYOUTS
 from mist_bench.signatures import keywords
 
@@ -86,13 +83,3 @@ def test_deviations_name_keys_that_exist():
     named = [key for key in read_deviations()["config_key"] if key.startswith(prefix)]
     assert len(named) >= 8
     assert {key.removeprefix(prefix) for key in named} <= set(keywords("mist_bench.mist", "build"))
-
-
-def test_every_published_setting_is_of_something_not_built_yet_and_has_a_source():
-    """Once an experiment or method is built, its settings belong in the paper preset alone."""
-    config = settings.load(targets.SETTINGS, {"preset": "paper"})
-    rows = pd.read_csv(RESOURCES / "published_settings.csv", dtype=str, keep_default_na=False)
-    assert len(rows) > 15
-    assert (rows != "").all(axis=None)
-    assert not rows.duplicated(["experiment", "method", "key"]).any()
-    assert not set(rows.experiment) & set(config.experiments)

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mist_bench.config import Config
 from mist_bench.reporting.aggregate import COLUMNS, collect
 from mist_bench.reporting.tables import write_table
+from mist_bench.schema import Config
 
 CSV_COLUMNS = "table,experiment,method,metric,mean,ci_low,ci_high,n,paper,delta,verdict"
 HARD = "mnist_hard_classification"

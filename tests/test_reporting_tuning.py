@@ -1,5 +1,7 @@
 """The tuning table by hand, and that the presets use nothing that was not tried."""
 
+import json
+
 import pytest
 
 from mist_bench import cli, targets
@@ -13,23 +15,24 @@ def tuning():
     return settings.load(targets.SETTINGS, {"preset": "tuning"})
 
 
-def put_score(results, experiment, method, *scores, seed=0):
+def put_score(results, experiment, method, score, seed=0, metric="both"):
     folder = results / "runs" / experiment / method / f"seed{seed}"
     folder.mkdir(parents=True)
-    rows = [f"{step},{step / 10},{score}" for step, score in enumerate(scores, 1)]
-    (folder / "val.csv").write_text("\n".join(["step,seconds,score", *rows, ""]))
+    metrics = {"both": 0.99, "f1": 0.99} | {metric: score}
+    (folder / "val_metrics.json").write_text(json.dumps({"metrics": metrics}))
 
 
-def test_the_best_score_after_the_last_step_is_chosen(tuning, tmp_path):
-    put_score(tmp_path, "tune_soft", "soft_topk", 0.9, 0.5)  # the best once, not at the end
+def test_the_best_score_is_chosen(tuning, tmp_path):
+    put_score(tmp_path, "tune_soft", "soft_topk", 0.5)
     put_score(tmp_path, "tune_medium", "soft_topk", 0.6)
     put_score(tmp_path, "tune_sharp", "soft_topk", 0.7)
     for experiment, score in (("tune_soft", 0.7), ("tune_medium", 0.8), ("tune_sharp", 0.8)):
         put_score(tmp_path, experiment, "lapsum", score)  # of equals, the first
     put_score(tmp_path, "tune_soft", "sparse_topk", 0.9)  # the other candidates have not run
     table = tuning_table(tuning, tmp_path)
-    assert list(table.columns) == ["method", "parameter", "value", "val_score", "n", "chosen"]
-    mine = table[table.method == "soft_topk"]
+    columns = ["dataset", "method", "parameter", "value", "metric", "val_score", "n", "chosen"]
+    assert list(table.columns) == columns
+    mine = table[(table.method == "soft_topk") & (table.dataset == "mnist_hard")]
     assert mine[["parameter", "value", "val_score", "chosen"]].to_numpy().tolist() == [
         ["epsilon", 0.1, 0.5, False],
         ["epsilon", 0.05, 0.6, False],
@@ -51,8 +54,11 @@ def test_seeds_are_averaged(tuning, tmp_path):
 def test_the_file_has_every_candidate(tuning, tmp_path):
     write_tuning(tuning, tmp_path, tmp_path / "tables" / "tuning.csv")
     lines = (tmp_path / "tables" / "tuning.csv").read_text().splitlines()
-    assert len(lines) == 1 + 3 * len(tuning.experiments["tune_soft"].methods)
-    assert "attention_sampling,entropy_weight,0.001,,0,False" in lines
+    candidates = [
+        len(setup.methods) for name, setup in tuning.experiments.items() if name.startswith("tune_")
+    ]
+    assert len(lines) == 1 + sum(candidates)
+    assert "mnist_hard,attention_sampling,entropy_weight,0.001,both,,0,False" in lines
 
 
 def test_the_command_line_writes_it_beside_the_presets_results(tmp_path, monkeypatch):
@@ -78,6 +84,18 @@ def test_one_parameter_is_tuned_at_a_time(tmp_path):
 @pytest.mark.parametrize("preset", ["cpu", "paper"])
 def test_the_presets_use_candidates(tuning, tmp_path, preset):
     config = settings.load(targets.SETTINGS, {"preset": preset})
-    for (method, name), rows in tuning_table(tuning, tmp_path).groupby(["method", "parameter"]):
-        params = config.methods[method].params["classification"]
-        assert params[name] in rows.value.tolist(), method
+    where = {"mnist_hard": "mnist_hard_classification", "pascal_coco": "pascal_coco_classification"}
+    table = tuning_table(tuning, tmp_path)
+    for (dataset, method, name), rows in table.groupby(["dataset", "method", "parameter"]):
+        run = settings.run_spec(config, where[dataset], method, 0)
+        assert run.params[name] in rows.value.tolist(), (dataset, method)
+
+
+def test_with_a_background_candidates_are_judged_by_f1(tuning, tmp_path):
+    names = [name for name, one in tuning.experiments.items() if one.dataset == "pascal_coco"]
+    for number, name in enumerate(names):
+        put_score(tmp_path, name, "soft_topk", number / 10, metric="f1")
+    rows = tuning_table(tuning, tmp_path).query("dataset == 'pascal_coco' and n > 0")
+    assert set(rows.metric) == {"f1"}
+    assert rows.val_score.tolist() == [number / 10 for number in range(len(names))]
+    assert rows.chosen.tolist() == [False] * (len(names) - 1) + [True]

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from mist_bench.config import Training
 from mist_bench.runlog import RunLog
+from mist_bench.schema import Training
 
 BUDGET = Training(
     steps=10, batch_size=2, validate_every=5, checkpoint_every=5, log_every=4, warmup=0

@@ -1,5 +1,7 @@
 """Which runs a table or figure needs: rivals are trained for their own table alone."""
 
+import os
+
 import pytest
 
 from mist_bench import config as settings
@@ -51,6 +53,21 @@ def test_the_step_of_keypoints_grows_with_k_twice(config):
         assert spec.params["keypoint_lr"] == pytest.approx(wanted, abs=1)
 
 
+def test_table4_by_class_needs_no_run_of_its_own(config):
+    runs = targets.table_runs(config, "table4_classes")
+    assert runs == targets.table_runs(config, "table4")
+    assert set(methods(runs)) == {"mist", "soft_topk"}
+    assert "table4_classes" in targets.TABLES
+
+
+def test_figure6_shows_both_methods_of_table4(config):
+    assert targets.figure_runs(config, "figure6") == [
+        ("pascal_coco_classification", method, 0) for method in ("mist", "soft_topk")
+    ]
+    assert targets.figure_input("figure6") == "predictions.npz"
+    assert targets.figure_split("figure6") == "test"
+
+
 def test_figure7_shows_every_seed_and_the_val_split(config):
     assert targets.figure_runs(config, "figure7") == [(HARD, "mist", 0), (HARD, "mist", 4)]
     assert targets.figure_input("figure7") == "heatmaps.npz"
@@ -71,3 +88,20 @@ def test_figure2_needs_every_method_of_both_sets(config):
     assert runs == [
         (name, method, 0) for name in sets for method in config.experiments[name].methods
     ]
+
+
+def test_a_trees_digest_changes_with_its_files(tmp_path):
+    def digest():
+        targets.tree_digest.cache_clear()
+        return targets.tree_digest(tmp_path / "photographs")
+
+    assert digest() == ""
+    (tmp_path / "photographs" / "inside").mkdir(parents=True)
+    path = tmp_path / "photographs" / "inside" / "a.jpg"
+    path.write_bytes(b"one")
+    first = digest()
+    assert digest() == first != ""
+    os.utime(path, ns=(1, 1))
+    second = digest()
+    path.rename(path.with_name("b.jpg"))
+    assert len({first, second, digest()}) == 3

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from spies import CODE, FILES, Spy, curves, kill_hard, same_results, stop_at
 
 from mist_bench import training
-from mist_bench.config import Training, canonical
+from mist_bench.config import canonical
 from mist_bench.prediction import predict_split
+from mist_bench.schema import Training
 from mist_bench.seeding import epoch_order, stream
 from mist_bench.training import choose, make_batch, schedule
 from mist_bench.types import Prediction

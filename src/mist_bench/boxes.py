@@ -51,6 +51,21 @@ def xyxy_to_cxcywh(boxes: NDArray) -> Array:
     return np.concatenate([(low + high) / 2, high - low], axis=-1)
 
 
+def to_cells(boxes: NDArray, stride: float, origin: float) -> NDArray[np.float32]:
+    """Return (..., 4) cxcywh boxes in pixels as boxes in cells of ``stride`` px.
+
+    Cell j is centered at pixel ``origin`` + j ``stride``.
+    """
+    centers, sides = boxes[..., :2], boxes[..., 2:]
+    return np.concatenate([(centers - origin) / stride, sides / stride], -1).astype(np.float32)
+
+
+def to_pixels(boxes: NDArray, stride: float, origin: float) -> NDArray[np.float32]:
+    """Return (..., 4) boxes in cells as boxes in pixels: the inverse of ``to_cells``."""
+    centers, sides = boxes[..., :2], boxes[..., 2:]
+    return np.concatenate([centers * stride + origin, sides * stride], -1).astype(np.float32)
+
+
 def box_iou(boxes: NDArray, others: NDArray) -> Array:
     """Return the intersection over union of every pair of boxes (Sec. 5.2).
 

@@ -12,17 +12,14 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import ValidationError
 
 from mist_bench import config as settings
 from mist_bench import provenance, targets
+from mist_bench.cli_inputs import check_code, check_complete, load_preset, read_config, read_spec
 from mist_bench.cli_parser import parser
-from mist_bench.config import Config, ConfigError, DatasetSpec, RunSpec, Strict
+from mist_bench.schema import DatasetSpec, FeatureSpec, RunSpec
 
 RESUMABLE = 75  # exit code EX_TEMPFAIL: the same command continues
-S = TypeVar("S", bound=Strict)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +57,35 @@ def dataset(options: argparse.Namespace) -> None:
     build_dataset(spec, folder)
 
 
+def import_dataset(options: argparse.Namespace) -> None:
+    """Store a dataset that the authors published in this suite's format."""
+    from mist_bench.datasets.official import import_dataset as import_folder
+
+    found = import_folder(options.folder, options.name, options.out, load_preset("paper"))
+    counts = [f"{used} of {listed} {split}" for split, (used, listed) in found.items()]
+    print(f"{options.out}: {', '.join(counts)} images")
+
+
+def import_official(options: argparse.Namespace) -> None:
+    """Store weights that the authors published as a run of this suite."""
+    from mist_bench.official_import import import_checkpoint
+
+    config = load_preset("paper")
+    experiment = import_checkpoint(options.file, options.out, config, options.experiment)
+    print(f"{options.out}: the authors' weights for {experiment}")
+
+
+def features(options: argparse.Namespace) -> None:
+    """Compute the features of a dataset."""
+    spec = read_spec(options.spec, FeatureSpec)
+    check_code("features", spec.network.module, options.code)
+    from mist_bench.features import build_features
+
+    build_features(
+        spec, Path(options.dataset).parent, Path(options.manifest).parent, options.device
+    )
+
+
 def train(options: argparse.Namespace) -> None:
     """Train one run."""
     spec = read_spec(options.spec, RunSpec)
@@ -84,7 +110,8 @@ def predict(options: argparse.Namespace) -> None:
     from mist_bench.prediction import predict as predict_run
 
     data = Path(options.manifest).parent
-    predict_run(spec, data, Path(options.weights), Path(options.out), options.device)
+    weights, out = Path(options.weights), Path(options.out)
+    predict_run(spec, data, weights, out, options.device, options.split)
 
 
 def trace(options: argparse.Namespace) -> None:
@@ -104,7 +131,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from mist_bench.evaluation.metrics import evaluate as evaluate_run
 
     data = Path(options.manifest).parent
-    evaluate_run(spec, data, Path(options.predictions), Path(options.out))
+    evaluate_run(spec, data, Path(options.predictions), Path(options.out), options.split)
 
 
 def metrics(options: argparse.Namespace) -> None:
@@ -187,7 +214,7 @@ def why(options: argparse.Namespace) -> None:
         folder,
         new.model_dump(mode="json"),
         provenance.stage_code("train", new.module),
-        Path("results", new.preset, "datasets", new.dataset, "manifest.json"),
+        targets.input_folder(config, new.dataset) / "manifest.json",
     )
     print("\n".join(lines) or "nothing changed since this run was trained")
 
@@ -220,6 +247,9 @@ def bench(options: argparse.Namespace) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "dataset": dataset,
+    "import-dataset": import_dataset,
+    "import-official": import_official,
+    "features": features,
     "train": train,
     "predict": predict,
     "trace": trace,
@@ -237,48 +267,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "config-docs": config_docs,
     "bench": bench,
 }
-
-
-def read_spec(given: str, model: type[S]) -> S:
-    """Return the specification in JSON text, or in the file of that name."""
-    text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        raise ConfigError(f"--spec: {settings.explain(error, model)}") from None
-
-
-def read_config(options: argparse.Namespace) -> tuple[Config, Path]:
-    """Return the configuration that --config or --preset names, and its results folder."""
-    if options.config:
-        config = settings.validate(json.loads(options.config.read_text(encoding="utf-8")))
-    else:
-        config = load_preset(options.preset)
-    return config, Path("results", config.preset)
-
-
-def load_preset(name: str | None) -> Config:
-    """Return the configuration of a preset; that of config.yaml without a name."""
-    return settings.load(targets.SETTINGS, {"preset": name} if name else None)
-
-
-def check_code(stage: str, module: str | None, expected: str | None) -> None:
-    """Refuse to run code that was edited after the workflow had planned this job."""
-    if expected and expected != provenance.digest(stage, module):
-        raise ValueError("the code was edited after the workflow started; start the workflow again")
-
-
-def check_complete(
-    options: argparse.Namespace, results: Path, runs: list[targets.Run], name: str
-) -> None:
-    """Raise a ``ValueError`` that names the first missing run, unless --partial was given."""
-    files = [targets.run_folder(results, run) / name for run in runs]
-    missing = [path for path in files if not path.is_file()]
-    if missing and not options.partial:
-        raise ValueError(
-            f"{options.name}: {len(missing)} of {len(files)} runs are missing, first {missing[0]}; "
-            f"make them with snakemake {options.name}, or add --partial"
-        )
 
 
 def work_prefix(experiment: str, method: str, seed: str) -> str:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 DEVICE = "auto, cpu or cuda"
+SPLITS = ("train", "val", "test")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,6 +25,14 @@ def parser() -> argparse.ArgumentParser:
     stages = [
         add_dataset(add("dataset", "make a dataset: mist-bench dataset mnist_easy")),
         add(
+            "features",
+            "compute what methods see instead of a dataset's images",
+            **spec,
+            dataset="manifest.json of the dataset",
+            manifest="manifest.json to write; the features go beside it",
+            device=DEVICE,
+        ),
+        add(
             "train",
             "train one run; continues an interrupted one",
             **spec,
@@ -34,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         ),
         add(
             "predict",
-            "store a run's predictions on the test split",
+            "store a run's predictions on a split",
             **spec,
             **data,
             weights="weights.safetensors of the run",
@@ -69,6 +78,10 @@ def parser() -> argparse.ArgumentParser:
     collected.append(add("tuning", "compare candidate parameters of the differentiable top-Ks"))
     collected.append(add("report", "make the HTML report from stored results"))
     collected.append(add("publish", "copy tables, figures and curves to results/reference"))
+    for name in ("predict", "evaluate"):
+        commands.choices[name].add_argument(
+            "--split", choices=SPLITS, default="test", help="of the dataset (%(default)s)"
+        )
     for command in stages + collected:
         command.add_argument("--code", help="digest the code must have; checked if given")
     for command in collected:
@@ -80,6 +93,10 @@ def parser() -> argparse.ArgumentParser:
     clean = add("clean-work", "remove the checkpoints of a preset's finished runs")
     clean.add_argument("--preset", required=True, help="preset whose checkpoints go")
     add("config-docs", "print workflow/config/README.md")
+    add_imports(
+        add("import-official", "store the authors' published weights as a run"),
+        add("import-dataset", "store a dataset that the authors published"),
+    )
     add_bench(add("bench", "measure speed, memory and how both grow"))
     return top
 
@@ -91,6 +108,25 @@ def add_dataset(dataset: argparse.ArgumentParser) -> argparse.ArgumentParser:
     dataset.add_argument("--spec", help="instead of a name: JSON text or a file with it")
     dataset.add_argument("--manifest", help="with --spec: manifest.json to write")
     return dataset
+
+
+def add_imports(weights: argparse.ArgumentParser, dataset: argparse.ArgumentParser) -> None:
+    """Add what names the authors' files, and where their content goes."""
+    weights.add_argument("file", type=Path, help="mnist_best_models or pascal_coco_best_models")
+    weights.add_argument("--out", type=Path, required=True, help="folder to write")
+    weights.add_argument(
+        "--experiment",
+        choices=("mnist_hard_classification", "pascal_coco_classification"),
+        help="default: told from the names of the weights",
+    )
+    dataset.add_argument("folder", type=Path, help="the unpacked archive")
+    dataset.add_argument(
+        "--name",
+        choices=("mnist_hard", "pascal_coco"),
+        required=True,
+        help="mnist_hard for mnist_hard.zip, pascal_coco for VOC_pascal_coco_v2.zip",
+    )
+    dataset.add_argument("--out", type=Path, required=True, help="folder to write")
 
 
 def add_bench(bench: argparse.ArgumentParser) -> None:

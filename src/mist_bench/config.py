@@ -1,4 +1,4 @@
-"""The configuration: what may be written in YAML, and the specification of one run made from it.
+"""The configuration: read and checked, and the specification of one stage made from it.
 
 ``load`` merges ``config.yaml``, the chosen preset and the user's overrides, in this order, and
 validates the result; ``run_spec`` and ``dataset_spec`` cut out what one stage depends on.
@@ -10,134 +10,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from mist_bench.schema import (
+    Config,
+    Dataset,
+    DatasetSpec,
+    FeatureSpec,
+    MethodEntry,
+    Override,
+    RunSpec,
+    Strict,
+    Training,
+)
 from mist_bench.signatures import ConfigError, check_keywords, check_names, hint
-from mist_bench.types import Kind, TaskSpec
-
-SPLITS = ("train", "val", "test")
-
-
-class Strict(BaseModel):
-    """A model that knows all its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Training(Strict):
-    """The budget of a run, in optimizer steps (never in minutes)."""
-
-    steps: PositiveInt = Field(description="optimizer steps")
-    batch_size: PositiveInt = Field(description="images in a step")
-    validate_every: PositiveInt = Field(description="steps between two passes over the val split")
-    checkpoint_every: PositiveInt = Field(description="steps between two resumable checkpoints")
-    log_every: PositiveInt = Field(description="steps between two rows of train.csv")
-    warmup: int = Field(0, ge=0, description="steps of linear learning-rate warm-up")
-    final_lr: float = Field(
-        1.0, ge=0, le=1, description="learning rate at the last step, as a fraction (cosine decay)"
-    )
-    select: Literal["last", "best"] = Field(
-        "last", description="weights kept: of the last step, or best on val by a box-free score"
-    )
-    threads: PositiveInt = Field(1, description="CPU threads of numeric code; part of the result")
-
-
-class Dataset(Strict):
-    """One dataset: the module that makes it, its size and its own seed."""
-
-    module: str = Field(description="module with make_split(split, size, rng, **params)")
-    image_size: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="C, H, W in px")
-    num_classes: int = Field(ge=0, description="classes; 0 without labels")
-    box_size: float = Field(gt=0, description="side of a detection box, px")
-    sizes: dict[Literal["train", "val", "test"], PositiveInt] = Field(description="images")
-    seed: int = Field(ge=0, description="seed of the dataset, independent of any run's")
-    params: dict[str, Any] = Field({}, description="keywords of make_split")
-
-
-class Override(Strict):
-    """What one experiment changes for one method."""
-
-    dataset: str | None = Field(
-        None, description="key of datasets to train on; its test split must be the experiment's"
-    )
-    params: dict[str, Any] = Field({}, description="keywords of build that differ")
-    training: dict[str, Any] = Field({}, description="keys of training that differ")
-
-
-class MethodEntry(Strict):
-    """One method: its file, where it can compete, and its hyper-parameters."""
-
-    module: str | dict[Kind, str] = Field(
-        description="module with build(task, **params), or one for each task"
-    )
-    label: str = Field(description="name in tables and figures")
-    params: dict[Kind, dict[str, Any]] = Field(
-        description="keywords of build for each task the method can do"
-    )
-    training: dict[str, Any] = Field({}, description="keys of training that differ")
-    experiments: dict[str, Override] = Field({}, description="differences for one experiment")
-
-    def module_for(self, task: Kind) -> str:
-        """Return the module that builds this method for ``task``.
-
-        Raises:
-            ConfigError: if modules are named by task, and not for this one.
-        """
-        if isinstance(self.module, str):
-            return self.module
-        check_names(f"module of {self.label}", [task], self.module)
-        return self.module[task]
-
-
-class Experiment(Strict):
-    """One experiment: a task on a dataset with K patches, for the methods listed."""
-
-    task: Kind = Field(description="classification (Eq. 9) or reconstruction (Eq. 8)")
-    dataset: str = Field(description="key of datasets")
-    num_instances: PositiveInt = Field(description="K, patches extracted in training")
-    num_detections: PositiveInt | None = Field(
-        None, description="patches extracted at test; K if not given"
-    )
-    methods: list[str] = Field(description="keys of methods that compete here")
-    rivals: list[str] = Field(
-        [], description="keys of methods that compete in the extended table only"
-    )
-
-
-class Config(Strict):
-    """The whole configuration after merging."""
-
-    preset: str = Field(description="smoke, cpu or paper; part of every path")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="one run per seed")
-    device: Literal["auto", "cpu", "cuda"] = Field(description="where networks run")
-    training: Training = Field(description="budget every run shares unless it says otherwise")
-    datasets: dict[str, Dataset] = Field(description="by name, as in paths")
-    experiments: dict[str, Experiment] = Field(description="by name, as in paths")
-    methods: dict[str, MethodEntry] = Field(description="by name, as in paths: the registry")
-
-
-class DatasetSpec(Dataset):
-    """What a dataset's files depend on."""
-
-    name: str
-    preset: str
-
-
-class RunSpec(Strict):
-    """What a run's result depends on, beside code and data."""
-
-    preset: str
-    experiment: str
-    method: str
-    seed: int
-    module: str
-    dataset: str
-    task: TaskSpec
-    params: dict[str, Any]
-    training: Training
+from mist_bench.types import TaskSpec
 
 
 def canonical(spec: Strict) -> str:
@@ -170,7 +60,15 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     known = sorted(path.stem for path in (folder / "presets").glob("*.yaml"))
     if preset not in known:
         raise ConfigError(f"preset: {preset!r} is unknown{hint(str(preset), known)}")
-    return validate(merge(merge(base, _read_preset(folder / "presets", preset)), overrides))
+    merged = merge(base, _read_preset(folder / "presets", preset))
+    return validate(merge(merged, _long_form(overrides, merged)))
+
+
+def _long_form(overrides: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``overrides`` with the key of a dataset as what it is short for: its ``params``."""
+    short = {key: value for key, value in overrides.items() if key in merged.get("datasets", {})}
+    rest = {key: value for key, value in overrides.items() if key not in short}
+    return merge(rest, {"datasets": {key: {"params": own} for key, own in short.items()}})
 
 
 def validate(merged: Mapping[str, Any]) -> Config:
@@ -179,8 +77,7 @@ def validate(merged: Mapping[str, Any]) -> Config:
         config = Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(explain(error, Config)) from None
-    for name, dataset in config.datasets.items():
-        check_keywords(f"datasets.{name}.params", dataset.params, dataset.module, "make_split")
+    _check_data(config)
     for name, experiment in config.experiments.items():
         where = f"experiments.{name}"
         check_names(f"{where}.dataset", [experiment.dataset], config.datasets)
@@ -199,9 +96,28 @@ def validate(merged: Mapping[str, Any]) -> Config:
         where = f"methods.{name}.experiments"
         check_names(where, entry.experiments, config.experiments)
         for experiment, own in entry.experiments.items():
+            if own.extends is not None:
+                check_names(f"{where}.{experiment}.extends", [own.extends], config.experiments)
             if own.dataset is not None:
                 check_names(f"{where}.{experiment}.dataset", [own.dataset], config.datasets)
     return config
+
+
+def _check_data(config: Config) -> None:
+    """Raise a ``ConfigError`` for a dataset or backbone that cannot be made."""
+    for name, backbone in config.backbones.items():
+        check_keywords(f"backbones.{name}.params", backbone.params, backbone.module, "build")
+    for name, dataset in config.datasets.items():
+        check_keywords(f"datasets.{name}.params", dataset.params, dataset.module, "make_split")
+        if dataset.features:
+            where = f"datasets.{name}.features.backbone"
+            check_names(where, [dataset.features.backbone], config.backbones)
+            stride = config.backbones[dataset.features.backbone].stride
+            if odd := [side for side in dataset.image_size[1:] if side % stride]:
+                raise ConfigError(
+                    f"datasets.{name}.image_size: {odd[0]} is no multiple of the "
+                    f"backbone's stride {stride}"
+                )
 
 
 def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec:
@@ -213,7 +129,7 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
     """
     entry, setup = config.methods[method], config.experiments[experiment]
     dataset = config.datasets[setup.dataset]
-    own = entry.experiments.get(experiment, Override())
+    own = _override(entry, experiment)
     params = merge(entry.params[setup.task], own.params)
     module = entry.module_for(setup.task)
     check_keywords(f"methods.{method}.params.{setup.task}", params, module, "build")
@@ -228,13 +144,15 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
             f"methods.{method}.params.{setup.task}.schedule_steps is {planned}, but its training "
             f"on {experiment} has {budget.steps} steps: change both"
         )
+    size, stride = input_size(config, dataset)
     task = TaskSpec(
         kind=setup.task,
-        image_size=dataset.image_size,
+        image_size=size,
         num_instances=setup.num_instances,
         num_detections=setup.num_detections,
         num_classes=dataset.num_classes,
-        box_size=dataset.box_size,
+        box_size=dataset.box_size / stride,
+        background=dataset.background,
     )
     return RunSpec(
         preset=config.preset,
@@ -249,9 +167,55 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
     )
 
 
+def _override(entry: MethodEntry, experiment: str) -> Override:
+    """Return what an experiment changes for a method, on top of the one that it extends.
+
+    Raises:
+        ConfigError: if that one extends another, so that it would not be plain what holds.
+    """
+    own = entry.experiments.get(experiment, Override())
+    if own.extends is None:
+        return own
+    base = entry.experiments.get(own.extends, Override())
+    if base.extends is not None:
+        raise ConfigError(
+            f"methods.{entry.label}.experiments.{experiment}: extends {own.extends}, which extends "
+            f"{base.extends}: name that one"
+        )
+    merged = merge(base.model_dump(exclude_unset=True), own.model_dump(exclude_unset=True))
+    return Override.model_validate(merged)
+
+
 def dataset_spec(config: Config, name: str) -> DatasetSpec:
     """Return the specification of the dataset ``name``."""
     return DatasetSpec(name=name, preset=config.preset, **config.datasets[name].model_dump())
+
+
+def input_size(config: Config, dataset: Dataset) -> tuple[tuple[int, int, int], int]:
+    """Return (C, H, W) of what methods see of a dataset, and how many px one of its cells spans."""
+    if dataset.features is None:
+        return dataset.image_size, 1
+    network = config.backbones[dataset.features.backbone]
+    H, W = (side // network.stride for side in dataset.image_size[1:])
+    return (network.channels, H, W), network.stride
+
+
+def feature_spec(config: Config, name: str) -> FeatureSpec:
+    """Return the specification of the features of the dataset ``name``.
+
+    Raises:
+        ConfigError: if methods see its images themselves.
+    """
+    dataset = config.datasets[name]
+    if dataset.features is None:
+        raise ConfigError(f"datasets.{name}: methods see its images, it has no features")
+    return FeatureSpec(
+        dataset=name,
+        preset=config.preset,
+        seed=dataset.seed,
+        network=config.backbones[dataset.features.backbone],
+        **dataset.features.model_dump(),
+    )
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -13,13 +13,24 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mist_bench.config import Config, Dataset, Experiment, MethodEntry, Override, Training
 from mist_bench.provenance import source
+from mist_bench.schema import (
+    Backbone,
+    Config,
+    Dataset,
+    Experiment,
+    Features,
+    MethodEntry,
+    Override,
+    Training,
+)
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "Top level": Config,
     "`training`": Training,
     "`datasets.<name>`": Dataset,
+    "`datasets.<name>.features`": Features,
+    "`backbones.<name>`": Backbone,
     "`experiments.<name>`": Experiment,
     "`methods.<name>`": MethodEntry,
     "`methods.<name>.experiments.<name>`": Override,
@@ -36,11 +47,15 @@ Later wins, key by key: `config.yaml`, then `presets/<preset>.yaml`, then `--con
 snakemake --cores 8 tables --config preset=smoke
 snakemake --cores 8 tables --config 'seeds=[0,1,2]'
 snakemake --cores 8 table2 --config 'training={steps: 500}' device=cpu
+snakemake --cores 8 table4 --config 'pascal_coco={root: photographs}'
 ```
 
+A dataset's name as the key is short for its `params`, as in the last line.
+
 A new method is one file with `build(task, **params)` and one entry in `methods`; a new dataset is
-one file with `make_split(split, size, rng, **params)` and one entry in `datasets`. Their `params`
-are the keyword arguments of these functions, listed below; all others are refused.
+one file with `make_split(split, size, rng, **params)` and one entry in `datasets`; a new backbone
+one file with `build(**params)` and one entry in `backbones`. Their `params` are the keyword
+arguments of these functions, listed below; all others are refused.
 """
 
 
@@ -58,6 +73,7 @@ def document(config: Config) -> str:
     groups = (
         ("Parameters of methods", "build", config.methods),
         ("Parameters of datasets", "make_split", config.datasets),
+        ("Parameters of backbones", "build", config.backbones),
     )
     for title, function, entries in groups:
         parts.append(f"## {title}\n")
@@ -70,7 +86,7 @@ def document(config: Config) -> str:
     return "\n".join(parts)
 
 
-def _modules(entry: Dataset | MethodEntry) -> list[str]:
+def _modules(entry: Backbone | Dataset | MethodEntry) -> list[str]:
     return [entry.module] if isinstance(entry.module, str) else list(entry.module.values())
 
 
@@ -124,6 +140,8 @@ def _type_name(annotation: Any) -> str:
         return " or ".join(f"`{value}`" for value in inner)
     if origin is dict:
         return f"mapping of {_type_name(inner[1])}"
+    if type(None) in inner:
+        return " or ".join("null" if one is type(None) else _type_name(one) for one in inner)
     if origin is list:
         return f"list of {_type_name(inner[0])}"
     if origin is tuple:

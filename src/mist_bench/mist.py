@@ -199,10 +199,11 @@ def build(
 
     Args:
         task: classification; K is the number of patches in training and at test.
-        networks: compact (this suite's, for CPUs) or official (the paper's).
+        networks: compact (this suite's, for CPUs) or official (the paper's) for images; features or
+            official_features for frozen features.
         detector_channels: channels of the heatmap network.
-        detector_blocks: residual blocks of the heatmap network.
-        heatmap_stride: pixels per heatmap cell; compact: 2 or 4, official: 1.
+        detector_blocks: residual blocks of the heatmap network; on features, its 3x3 convolutions.
+        heatmap_stride: pixels per heatmap cell; compact: 2 or 4, others: 1.
         softmax_kernel: side of the local spatial softmax's window, cells; 0 for none.
         softmax_strength: factor on the response before the local spatial softmax.
         softmax_maximum: what that softmax subtracts: the maximum of the global map (official
@@ -213,7 +214,7 @@ def build(
         scales: box sides that the heatmap network looks for, in units of the task's, rising; [1.0]
             for one scale, and boxes of one size (official code).
         classifier_channels: channels of the classifier's first layer; later ones have 2 and 4
-            times as many (official: up to 16 times).
+            times as many (official: up to 16 times; on features, equally many).
         patch_size: samples per side of a patch; official: 32.
         window: standard deviation of a Gaussian over the patch, in half sides; 0 for none.
         keypoint_lr: pixels per unit gradient of an image's loss.

@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mist_bench.config import RunSpec
-from mist_bench.datasets.files import load_split
+from mist_bench.boxes import to_pixels
+from mist_bench.datasets.files import load_manifest, load_split
+from mist_bench.schema import RunSpec
 from mist_bench.seeding import seed_torch
 from mist_bench.types import Method, Prediction
 
@@ -65,9 +66,11 @@ def load_method(spec: RunSpec, weights: Path, device: torch.device) -> Method:
 
 
 def to_images(images: NDArray, device: torch.device) -> Tensor:
-    """Return stored (N, C, H, W) images as float32 in [0, 1] on ``device``."""
+    """Return stored (N, C, H, W) images as float32 on ``device``; uint8 ones in [0, 1]."""
+    if not images.flags.writeable:  # a memory map's: torch would share what it may not write
+        images = images.copy()
     tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-    return tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor
+    return tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
 
 
 def predict_split(
@@ -120,15 +123,18 @@ def pack(predictions: list[Prediction]) -> dict[str, NDArray]:
     return arrays
 
 
-def predict(spec: RunSpec, data: Path, weights: Path, out: Path, device: str) -> None:
-    """Write the predictions of trained weights on the test split.
+def predict(
+    spec: RunSpec, data: Path, weights: Path, out: Path, device: str, split: str = "test"
+) -> None:
+    """Write the predictions of trained weights on a split, boxes in pixels of its images.
 
     Args:
         spec: the run that was trained.
-        data: folder of its dataset.
+        data: folder of its dataset, or of the features that it sees instead.
         weights: weights.safetensors of the run.
         out: predictions.npz to write, whole or not at all.
         device: ``auto``, ``cpu`` or ``cuda``.
+        split: ``train``, ``val`` or ``test``.
 
     Raises:
         ValueError: if the weights are damaged or of another network.
@@ -136,11 +142,13 @@ def predict(spec: RunSpec, data: Path, weights: Path, out: Path, device: str) ->
     use_deterministic_torch(spec.training.threads)
     chosen = choose_device(device)
     method = load_method(spec, weights, chosen)
-    images = load_split(data, "test")["images"]
-    predictions = predict_split(method, images, spec.training.batch_size, chosen)
+    images = load_split(data, split)["images"]
+    arrays = pack(predict_split(method, images, spec.training.batch_size, chosen))
+    if cells := load_manifest(data).get("cells"):
+        arrays["boxes"] = to_pixels(arrays["boxes"], **cells)
     fresh = out.with_suffix(".new.npz")
     try:
-        np.savez_compressed(fresh, **pack(predictions))
+        np.savez_compressed(fresh, **arrays)
         fresh.replace(out)
     finally:
         fresh.unlink(missing_ok=True)

@@ -24,12 +24,14 @@ NEUTRAL = (
     "mist_bench.config_docs",
     "mist_bench.machine",
     "mist_bench.provenance",
+    "mist_bench.schema",
     "mist_bench.signatures",
     "mist_bench.targets",
 )
 # the modules a stage always uses; a dataset's or method's own module comes on top
 STAGES = {
     "dataset": ("mist_bench.datasets.build",),
+    "features": ("mist_bench.features",),
     "train": ("mist_bench.training",),
     "predict": ("mist_bench.prediction",),
     "trace": ("mist_bench.tracing",),

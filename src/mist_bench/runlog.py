@@ -16,8 +16,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mist_bench.config import RunSpec, Training, canonical
+from mist_bench.config import canonical
 from mist_bench.machine import commit, machine
+from mist_bench.schema import RunSpec, Training
 
 RUN_FILES = (
     "config.json",

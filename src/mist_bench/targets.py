@@ -6,17 +6,22 @@ Shared by the Snakefile and the command line, hence torch-free and quick to impo
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mist_bench.config import Config, ConfigError, check_names, hint
+from mist_bench.schema import Config
+from mist_bench.signatures import ConfigError, check_names, hint
 
-TABLES = ("table1", "table2", "table3", "table4", "table5")
+TABLES = ("table1", "table2", "table3", "table4", "table4_classes", "table5")
+# table that the paper lacks -> its table of the same runs
+DETAILS = {"table4_classes": "table4"}
 # table -> its experiment, and the methods that stand beside the experiment's rivals
 EXTENDED = {"table3_extended": ("mnist_hard_classification", ("mist", "soft_topk"))}
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflow"  # an editable install: the clone's
@@ -29,7 +34,7 @@ FIGURES: dict[str, dict[str, tuple[str, ...]]] = {
     "figure3": {"mnist_hard_reconstruction": ("mist",)},
     "figure4": {"gabor_reconstruction": ("mist",)},
     "figure5": {"mnist_hard_classification": ("mist", "channelwise")},
-    "figure6": {},  # not built yet
+    "figure6": {"pascal_coco_classification": ("mist", "soft_topk")},
     "figure7": {"mnist_hard_classification": ("mist",)},
     "figure8": {"mnist_uneven_reconstruction": ("mist",)},
 }
@@ -71,9 +76,8 @@ def table_runs(config: Config, table: str, paper: Path = PAPER) -> list[Run]:
         experiment, beside = EXTENDED[table]
         runs = [run for run in experiment_runs(config, experiment) if run[1] in beside]
         return runs + rival_runs(config, experiment)
-    return [
-        run for name in table_experiments(paper, table) for run in experiment_runs(config, name)
-    ]
+    names = table_experiments(paper, DETAILS.get(table, table))
+    return [run for name in names for run in experiment_runs(config, name)]
 
 
 def figure_runs(config: Config, figure: str) -> list[Run]:
@@ -121,6 +125,12 @@ def run_folder(results: Path, run: Run) -> Path:
     return results / "runs" / experiment / method / f"seed{seed}"
 
 
+def input_folder(config: Config, dataset: str) -> Path:
+    """Return the folder of what methods see of a dataset: its images, or features of them."""
+    kind = "features" if config.datasets[dataset].features else "datasets"
+    return Path("results", config.preset, kind, dataset)
+
+
 def check_run(config: Config, experiment: str, method: str) -> None:
     """Raise a ``ConfigError`` unless ``method`` can do the task of ``experiment``."""
     check_names("experiment", [experiment], config.experiments)
@@ -157,6 +167,22 @@ def unwritable(folder: Path) -> str | None:
     if not os.access(place, os.W_OK | os.X_OK):
         return f"{place}: not writable; change its owner or run elsewhere (snakemake --directory)"
     return None
+
+
+@cache
+def tree_digest(folder: Path) -> str:
+    """Return a hash of the names, sizes and times of all files below a folder, '' without one.
+
+    It tells that photographs were added or changed, without reading them.
+    """
+    if not folder.is_dir():
+        return ""
+    lines = []
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            stat = path.lstat()
+            lines.append(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]
 
 
 def produced(results: Path, since: float) -> list[str]:

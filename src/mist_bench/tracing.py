@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mist_bench.config import RunSpec
 from mist_bench.datasets.files import load_split
 from mist_bench.mist import Mist
 from mist_bench.models.autoencoder import BoxAutoencoder
@@ -18,6 +17,7 @@ from mist_bench.models.detector import Detector
 from mist_bench.models.multiscale import MultiscaleDetector, scale_heatmaps, scale_weights
 from mist_bench.models.selection import gaussian_heatmap, max_pool, point_heatmap
 from mist_bench.prediction import choose_device, load_method, to_images, use_deterministic_torch
+from mist_bench.schema import RunSpec
 from mist_bench.types import Batch
 
 

@@ -13,12 +13,13 @@ from typing import get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.optim import Optimizer
 
 from mist_bench import checkpoint
-from mist_bench.config import RunSpec, Training
 from mist_bench.datasets.files import load_split
 from mist_bench.prediction import (
     build_method,
@@ -29,8 +30,9 @@ from mist_bench.prediction import (
 )
 from mist_bench.provenance import file_digest, fingerprint
 from mist_bench.runlog import RunLog, write_run
+from mist_bench.schema import RunSpec, Training
 from mist_bench.seeding import epoch_order, seed_torch
-from mist_bench.types import Batch, Prediction, Supervision
+from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
 Arrays = Mapping[str, NDArray]
 
@@ -94,7 +96,8 @@ def _train(
             scale_learning_rates(method.optimizers, schedule(step, training))
             index = choose(spec.seed, step, training.batch_size, len(split["images"]))
             method.train()
-            scalars = method.train_step(make_batch(split, index, method.supervision, device))
+            batch = make_batch(split, index, method.supervision, device, spec.task)
+            scalars = method.train_step(batch)
             check_finite(scalars, step)
             log.step(step, scalars)
             if step % training.validate_every == 0 or step == training.steps:
@@ -155,11 +158,16 @@ def choose(seed: int, step: int, batch_size: int, size: int) -> NDArray[np.int64
 
 
 def make_batch(
-    split: Arrays, index: NDArray[np.int64], supervision: Supervision, device: torch.device
+    split: Arrays,
+    index: NDArray[np.int64],
+    supervision: Supervision,
+    device: torch.device,
+    task: TaskSpec | None = None,
 ) -> Batch:
     """Return a batch that holds no more than the supervision its method has declared.
 
-    Without boxes, labels are sorted, so that their order says nothing about locations.
+    Without boxes, labels are sorted, so that their order says nothing about locations, and filled
+    up to K with the background of ``task``, if it has one (Sec. 5.2).
 
     Raises:
         ValueError: for an unknown supervision, which could otherwise see everything.
@@ -174,9 +182,16 @@ def make_batch(
     counts = split["counts"][index]
     labels = [torch.from_numpy(split["labels"][i, :n]) for i, n in zip(index, counts, strict=True)]
     if supervision == "labels":
+        if task is not None and task.background is not None:
+            labels = [fill_labels(one, task.num_instances, task.background) for one in labels]
         return Batch(images, [one.sort().values.to(device) for one in labels])
     boxes = [torch.from_numpy(split["boxes"][i, :n]) for i, n in zip(index, counts, strict=True)]
     return Batch(images, [one.to(device) for one in labels], [one.to(device) for one in boxes])
+
+
+def fill_labels(labels: Tensor, count: int, background: int) -> Tensor:
+    """Return (L,) labels with as many times ``background`` as make them at least ``count``."""
+    return F.pad(labels, (0, max(count - len(labels), 0)), value=background)
 
 
 def check_finite(scalars: Mapping[str, float], step: int) -> None:
@@ -192,7 +207,8 @@ def check_finite(scalars: Mapping[str, float], step: int) -> None:
 def validation_score(predictions: list[Prediction], val: Arrays, spec: RunSpec) -> float:
     """Return a score of the whole val split that needs no boxes; higher is better.
 
-    Classification: the fraction of instances whose label is predicted, as counts per image.
+    Classification: the fraction of instances whose label is predicted, as counts per image; where
+    there is a background, the F1 of that, since what is not background could be predicted at will.
     Reconstruction: the negative root mean square error.
     """
     if spec.task.kind == "reconstruction":
@@ -202,11 +218,15 @@ def validation_score(predictions: list[Prediction], val: Arrays, spec: RunSpec) 
             for one, image in zip(predictions, images, strict=True)
         ]
         return -float(np.sqrt(np.mean(errors)))
-    C, hits = spec.task.num_classes, 0
+    C, background, hits, claims = spec.task.num_classes, spec.task.background, 0, 0
     for one, labels, count in zip(predictions, val["labels"], val["counts"], strict=True):
         found = np.bincount(one.labels.cpu().numpy(), minlength=C)
         hits += int(np.minimum(found, np.bincount(labels[:count], minlength=C)).sum())
-    return hits / max(int(val["counts"].sum()), 1)
+        claims += len(one.labels) - (0 if background is None else int(found[background]))
+    instances = int(val["counts"].sum())
+    if background is None:
+        return hits / max(instances, 1)
+    return 2 * hits / max(instances + claims, 1)
 
 
 class StopSignal:

@@ -27,6 +27,8 @@ class TaskSpec:
         num_detections: boxes to return at test where that is not K (Table 5); ``None`` for K.
         num_classes: number of classes; 0 where the task has no labels.
         box_size: side of a detection box, in pixels of the input image.
+        background: class of a patch without an object (Sec. 5.2), which fills up the labels of an
+            image with fewer objects than K; ``None`` where every patch is to be an object.
     """
 
     kind: Kind
@@ -35,6 +37,7 @@ class TaskSpec:
     num_classes: int
     box_size: float
     num_detections: int | None = None
+    background: int | None = None
 
     @property
     def num_predicted(self) -> int:
@@ -48,7 +51,8 @@ class Batch:
 
     Attributes:
         images: (B, C, H, W) float32 in [0, 1].
-        labels: B tensors (L,) int64 in 0..C-1; sorted where boxes are withheld; or ``None``.
+        labels: B tensors (L,) int64 in 0..C-1; sorted, and filled up to K with the background of
+            the task, where boxes are withheld; or ``None``.
         boxes: B tensors (L, 4) float32 cxcywh in pixels, in the order of ``labels``; or ``None``.
     """
 

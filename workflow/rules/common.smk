@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
     raise WorkflowError(f"{error}: install the suite first: pip install -e .") from None
 
 DATA = "results/{preset}/datasets/{dataset}"
+FEATURES = "results/{preset}/features/{dataset}"
 RUN = "results/{preset}/runs/{experiment}/{method}/seed{seed}"
 
 WORKFLOW = Path(os.path.relpath(workflow.basedir), "workflow")
@@ -75,6 +76,35 @@ def dataset_code(wildcards):
     return provenance.digest("dataset", dataset_of(wildcards).module)
 
 
+def dataset_files(wildcards):
+    """Return what tells that files outside, which a dataset is made from, have changed."""
+    root = dataset_of(wildcards).params.get("root")
+    return targets.tree_digest(Path(root).expanduser()) if root else ""
+
+
+def features_of(wildcards):
+    """Return the specification of the features of the dataset that a path names."""
+    preset = config_of(wildcards.preset)
+    settings.check_names("dataset", [wildcards.dataset], preset.datasets)
+    return settings.feature_spec(preset, wildcards.dataset)
+
+
+def feature_text(wildcards):
+    return settings.canonical(features_of(wildcards))
+
+
+def feature_code(wildcards):
+    return provenance.digest("features", features_of(wildcards).network.module)
+
+
+def feature_device(wildcards):
+    return config_of(wildcards.preset).device
+
+
+def feature_gpus(wildcards):
+    return gpus(feature_device(wildcards))
+
+
 def run_of(wildcards):
     """Return the specification of the run that a path names, whether or not a table needs it."""
     preset = config_of(wildcards.preset)
@@ -109,27 +139,53 @@ def run_device(wildcards):
 
 
 def run_gpus(wildcards):
+    return gpus(run_device(wildcards))
+
+
+def gpus(device):
     """Return 1 where a network will run on a GPU, so that jobs queue for it."""
-    device = run_device(wildcards)
     return int(
         device == "cuda"
         or (device == "auto" and shutil.which("nvidia-smi") is not None)
     )
 
 
+def truth_manifest(wildcards):
+    """Return the manifest of the images of a run."""
+    folder = Path("results", wildcards.preset, "datasets", run_of(wildcards).dataset)
+    return folder / "manifest.json"
+
+
 def run_manifest(wildcards):
-    return (
-        f"results/{wildcards.preset}/datasets/{run_of(wildcards).dataset}/manifest.json"
-    )
+    """Return the manifest of what a run's method sees: images or their features."""
+    preset, name = config_of(wildcards.preset), run_of(wildcards).dataset
+    return targets.input_folder(preset, name) / "manifest.json"
+
+
+def arrays_beside(manifest, *splits):
+    """Return the files of splits beside a manifest: of features, each split has two."""
+    suffixes = ["npz", "npy"] if manifest.parts[2] == "features" else ["npz"]
+    return [
+        manifest.with_name(f"{split}.{suffix}")
+        for split in splits
+        for suffix in suffixes
+    ]
 
 
 def training_arrays(wildcards):
-    folder = Path(run_manifest(wildcards)).parent
-    return [folder / "train.npz", folder / "val.npz"]
+    return arrays_beside(run_manifest(wildcards), "train", "val")
 
 
 def test_arrays(wildcards):
-    return Path(run_manifest(wildcards)).parent / "test.npz"
+    return arrays_beside(run_manifest(wildcards), "test")
+
+
+def truth_arrays(wildcards):
+    return arrays_beside(truth_manifest(wildcards), "test")
+
+
+def truth_val_arrays(wildcards):
+    return arrays_beside(truth_manifest(wildcards), "val")
 
 
 def files_of(preset, runs, *names):
@@ -179,11 +235,11 @@ def calibration_metrics(wildcards):
 
 
 def tuning_scores(wildcards):
-    """Return the validation curves of the candidate parameters."""
+    """Return the metrics of the candidate parameters on the val split."""
     preset = config_of(wildcards.preset)
     names = [name for name in preset.experiments if name.startswith("tune_")]
     runs = [run for name in names for run in targets.experiment_runs(preset, name)]
-    return files_of(wildcards.preset, runs, "val.csv")
+    return files_of(wildcards.preset, runs, "val_metrics.json")
 
 
 def figure_files(wildcards):
@@ -217,11 +273,9 @@ def manifests(wildcards):
         for own in method.experiments.values()
         if own.dataset
     }
-    return expand(
-        "results/{preset}/datasets/{dataset}/manifest.json",
-        preset=PRESET,
-        dataset=sorted(names),
-    )
+    return [
+        targets.input_folder(chosen, name) / "manifest.json" for name in sorted(names)
+    ]
 
 
 def tables_of(preset):

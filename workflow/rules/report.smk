@@ -130,6 +130,6 @@ rule tuning_table:
     params:
         code=provenance.digest("tuning"),
     message:
-        "validation score of each candidate parameter"
+        "score of each candidate parameter on the val split"
     shell:
         "mist-bench tuning --config {input.config:q} --code {params.code} > {log:q} 2>&1"

@@ -51,12 +51,13 @@ rule predict:
     params:
         spec=run_text,
         code=predict_code,
+        split="test",
     message:
         "predict {wildcards.method} on {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
     shell:
         "mist-bench predict --spec {params.spec:q} --code {params.code}"
         " --manifest {input.manifest:q} --weights {input.weights:q} --out {output:q}"
-        " --device {resources.device} > {log:q} 2>&1"
+        " --split {params.split} --device {resources.device} > {log:q} 2>&1"
 
 
 rule trace:
@@ -87,8 +88,8 @@ rule trace:
 
 rule evaluate:
     input:
-        manifest=run_manifest,
-        arrays=ancient(test_arrays),
+        manifest=truth_manifest,
+        arrays=ancient(truth_arrays),
         predictions=f"{RUN}/predictions.npz",
     output:
         f"{RUN}/metrics.json",
@@ -99,9 +100,45 @@ rule evaluate:
     params:
         spec=run_text,
         code=provenance.digest("evaluate"),
+        split="test",
     message:
         "evaluate {wildcards.method} on {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
     shell:
         "mist-bench evaluate --spec {params.spec:q} --code {params.code}"
         " --manifest {input.manifest:q} --predictions {input.predictions:q} --out {output:q}"
-        " > {log:q} 2>&1"
+        " --split {params.split} > {log:q} 2>&1"
+
+
+# On the val split, for the choice of hyper-parameters: no test image is looked at.
+use rule predict as predict_val with:
+    input:
+        manifest=run_manifest,
+        arrays=ancient(training_arrays),
+        weights=f"{RUN}/weights.safetensors",
+    output:
+        f"{RUN}/val_predictions.npz",
+    log:
+        f"{RUN}/val_predict.log",
+    params:
+        spec=run_text,
+        code=predict_code,
+        split="val",
+    message:
+        "predict {wildcards.method} on val of {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
+
+
+use rule evaluate as evaluate_val with:
+    input:
+        manifest=truth_manifest,
+        arrays=ancient(truth_val_arrays),
+        predictions=f"{RUN}/val_predictions.npz",
+    output:
+        f"{RUN}/val_metrics.json",
+    log:
+        f"{RUN}/val_evaluate.log",
+    params:
+        spec=run_text,
+        code=provenance.digest("evaluate"),
+        split="val",
+    message:
+        "evaluate {wildcards.method} on val of {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from mist_bench import targets
 from mist_bench.bench.official import OfficialStep
 from mist_bench.bench.timing import Case
-from mist_bench.config import Config, RunSpec
 from mist_bench.datasets.multi_mnist import paste
 from mist_bench.evaluation.metrics import compute
 from mist_bench.mist import Mist
@@ -29,6 +28,7 @@ from mist_bench.models.sampler import sample_patches
 from mist_bench.models.selection import local_spatial_softmax
 from mist_bench.prediction import build_method, predict_split
 from mist_bench.reporting.tables import write_table
+from mist_bench.schema import Config, RunSpec
 from mist_bench.training import choose, make_batch
 from mist_bench.types import Method, TaskSpec
 

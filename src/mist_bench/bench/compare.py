@@ -14,8 +14,8 @@ from mist_bench.bench import plots
 from mist_bench.bench.cases import Setup
 from mist_bench.bench.records import Row, describe, spread, timing_rows, write_record, write_rows
 from mist_bench.bench.timing import Case, Timing, alternate, count_flops, ratios
-from mist_bench.config import Config, RunSpec
 from mist_bench.prediction import use_deterministic_torch
+from mist_bench.schema import Config, RunSpec
 from mist_bench.signatures import keywords
 
 SECONDS = 60.0  # of rounds, after which a comparison ends

@@ -54,7 +54,7 @@ def gather_patches(images: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 def square_softmax(logits: Tensor, kernel: int, strength: float) -> Tensor:
     """Return the local spatial softmax of (B, h, w) by one square window (code detector.py:69)."""
-    raised = torch.exp(strength * (logits - logits.amax((-2, -1), keepdim=True).detach()))
+    raised = torch.exp(strength * (logits - logits.amax((-2, -1), keepdim=True)))
     total = F.avg_pool2d(raised[:, None], kernel, stride=1) * kernel**2
     total = F.pad(total, (kernel // 2,) * 4, mode="replicate")[:, 0]
     return raised / (total + 1e-6)

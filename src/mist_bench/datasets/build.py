@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import shutil
@@ -10,8 +11,14 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from mist_bench.config import SPLITS, DatasetSpec
-from mist_bench.datasets.files import MANIFEST, Split, save_manifest, save_split
+from mist_bench.datasets.files import (
+    MANIFEST,
+    Split,
+    load_manifest,
+    save_manifest,
+    save_split,
+)
+from mist_bench.schema import SPLITS, DatasetSpec
 
 
 def build_dataset(spec: DatasetSpec, out: Path) -> None:
@@ -74,7 +81,10 @@ def _write(spec: DatasetSpec, folder: Path) -> None:
 
 
 def make(spec: DatasetSpec, split: str, rng: np.random.Generator) -> Split:
-    """Return one split made by ``spec.module``, checked against what ``spec`` says of images."""
+    """Return one split made by ``spec.module``, checked against what ``spec`` says of images.
+
+    It may have fewer images than ``spec.sizes`` where a module has no more; the manifest tells.
+    """
     where = f"datasets.{spec.name}"
     make_split = importlib.import_module(spec.module).make_split
     try:
@@ -86,8 +96,11 @@ def make(spec: DatasetSpec, split: str, rng: np.random.Generator) -> Split:
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     shape, labels = content.arrays["images"].shape, content.arrays["labels"]
-    if shape != (spec.sizes[split], *spec.image_size):
-        raise ValueError(f"{where}.image_size is {list(spec.image_size)}, but images are {shape}")
+    if shape[1:] != spec.image_size or not 1 <= shape[0] <= spec.sizes[split]:
+        raise ValueError(
+            f"{where}: {spec.sizes[split]} images of image_size {list(spec.image_size)} are "
+            f"expected, but images are {shape}"
+        )
     if spec.num_classes and labels.max(initial=-1) >= spec.num_classes:
         raise ValueError(f"{where}.num_classes is {spec.num_classes}, but a label {labels.max()}")
     return content
@@ -96,6 +109,9 @@ def make(spec: DatasetSpec, split: str, rng: np.random.Generator) -> Split:
 def _foreign(out: Path) -> str | None:
     """Return the name of something in ``out`` that is no part of a dataset, if there is any."""
     known = {MANIFEST, *(f"{split}.npz" for split in SPLITS)}
+    with contextlib.suppress(ValueError):  # without a manifest, no other file is known
+        for entry in load_manifest(out)["splits"].values():
+            known.update(entry.get("files", {}))
     try:
         names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     except OSError as error:

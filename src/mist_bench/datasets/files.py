@@ -1,7 +1,8 @@
 """Files: a dataset is an uncompressed npz per split and a manifest; MNIST comes as IDX.
 
-The manifest holds the digest of every array. Equal content gives equal bytes: no time stamp, no
-path. Shapes: N images, L the most instances in an image, C channels, H and W image size.
+The manifest holds the digest of every array and of every other file. Equal content gives equal
+bytes: no time stamp, no path. Shapes: N images, L the most instances in an image, C channels, H and
+W image size.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,16 @@ class Split:
     """One split of a dataset in memory.
 
     Attributes:
-        arrays: ``images`` (N, C, H, W) uint8, of which value / 255 is the image, or float32;
+        arrays: ``images`` (N, C, H, W) uint8, of which value / 255 is the image, or floats;
             ``counts`` (N,) int64, the instances of each image; ``labels`` (N, L) int64, -1 beyond
             the count; ``boxes`` (N, L, 4) float32 cxcywh in pixels, 0 beyond the count.
         source: where the pictures come from, in words for a table's caption.
+        files: other files of the split by name, as text: an index, a report of problems.
     """
 
     arrays: Mapping[str, NDArray]
     source: str
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_arrays(arrays: Mapping[str, NDArray], where: str) -> None:
@@ -47,9 +50,9 @@ def check_arrays(arrays: Mapping[str, NDArray], where: str) -> None:
     for name, shape in expected.items():
         if arrays[name].shape != shape:
             raise ValueError(f"{where}: {name} must be {shape}, got {arrays[name].shape}")
-    if images.ndim != 4 or images.dtype not in (np.uint8, np.float32):
+    if images.ndim != 4 or images.dtype not in (np.uint8, np.float16, np.float32):
         raise ValueError(
-            f"{where}: images must be (N, C, H, W) uint8 or float32, "
+            f"{where}: images must be (N, C, H, W) uint8 or floats, "
             f"got {images.shape} {images.dtype}"
         )
     dtypes = {"counts": np.int64, "labels": np.int64, "boxes": np.float32}
@@ -73,23 +76,55 @@ def describe(array: NDArray) -> dict[str, Any]:
 
 
 def save_split(folder: Path, split: str, content: Split) -> dict[str, Any]:
-    """Write ``content`` to ``folder``/``split``.npz.
+    """Write ``content`` to ``folder``/``split``.npz and its other files beside it.
 
     Returns:
-        The manifest's entry of the split: its size and its arrays.
+        The manifest's entry of the split: its size, its arrays and, if it has any, its files.
 
     Raises:
-        ValueError: if the arrays are not a valid split.
-        OSError: if the file cannot be written.
+        ValueError: if the arrays are not a valid split, or a file's name is not the split's.
+        OSError: if a file cannot be written.
     """
     path = folder / f"{split}.npz"
     arrays = {name: np.ascontiguousarray(array) for name, array in content.arrays.items()}
     check_arrays(arrays, str(path))
     np.savez(path, allow_pickle=False, **arrays)
-    return {
+    entry = {
         "size": len(arrays["images"]),
         "arrays": {name: describe(array) for name, array in arrays.items()},
     }
+    files = {name: text.encode() for name, text in content.files.items()}
+    for name, data in files.items():
+        if not name.startswith(f"{split}_") or Path(name).name != name:
+            raise ValueError(f"{folder}: a file of split {split} must be {split}_..., got {name!r}")
+        (folder / name).write_bytes(data)
+    if files:
+        entry["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    return entry
+
+
+def save_mapped_split(
+    folder: Path, split: str, images: NDArray, instances: Mapping[str, NDArray]
+) -> dict[str, Any]:
+    """Write ``instances`` to ``folder``/``split``.npz, beside ``split``.npy with the images.
+
+    Args:
+        folder: where ``split``.npy lies already, too large to be held in memory.
+        split: its name.
+        images: the array in ``split``.npy, mapped.
+        instances: counts, labels and boxes, as in ``Split``.
+
+    Returns:
+        The manifest's entry of the split, as ``save_split``.
+
+    Raises:
+        ValueError: if the arrays are not a valid split.
+    """
+    arrays = {"images": images, **instances}
+    check_arrays(arrays, str(folder / f"{split}.npy"))
+    np.savez(folder / f"{split}.npz", allow_pickle=False, **instances)
+    entries = {name: describe(array) for name, array in arrays.items()}
+    return {"size": len(images), "arrays": entries, "mapped": "images"}
 
 
 def save_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -108,7 +143,7 @@ def load_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         for split in manifest["splits"].values():
-            dict(split["arrays"])  # the one part that is relied on below
+            dict(split["arrays"]), dict(split.get("files", {}))  # what is relied on elsewhere
     except FileNotFoundError:
         raise ValueError(f"{path}: not found: build the dataset first") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -141,6 +176,8 @@ def load_split(folder: Path, split: str) -> dict[str, NDArray]:
         # np.load itself would leave a damaged file open
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+        if mapped := entry.get("mapped"):
+            arrays[mapped] = np.load(path.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"{path}: not found: build the dataset first") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -106,7 +106,11 @@ def precision_recall_f1(hits: int, detections: int, instances: int) -> tuple[flo
 
 
 def without_background(scene: Scene, background: int | None) -> Scene:
-    """Return the scene without the detections and ground truths of the class ``background``."""
+    """Return the scene without the detections and ground truths of the class ``background``.
+
+    It means "no object" (Sec. 5.2; official code ``utils/torch_utils.py:64-110``); with ``None``,
+    every class is an object.
+    """
     if background is None:
         return scene
     kept, true = scene.labels != background, scene.true_labels != background
@@ -119,19 +123,14 @@ def without_background(scene: Scene, background: int | None) -> Scene:
     )
 
 
-def center_scores(
-    scenes: Scenes, *, official: bool = False, background: int | None = None
-) -> tuple[float, float, float]:
+def center_scores(scenes: Scenes, *, official: bool = False) -> tuple[float, float, float]:
     """Return precision, recall and F1 of Table 4: center inside the true box, equal label.
 
     Args:
         scenes: the test set.
         official: match greedily by the smallest normalized distance (official code
             ``utils/torch_utils.py:64-110``) instead of one-to-one with the most pairs.
-        background: class that means "no object" and is left out; ``None`` where every class is
-            an object.
     """
-    scenes = [without_background(scene, background) for scene in scenes]
     match: Callable[[Scene], int] = _greedy_center_hits if official else _center_hits
     return precision_recall_f1(
         sum(match(s) for s in scenes),
@@ -208,3 +207,32 @@ def label_metrics(scenes: Scenes, num_classes: int) -> dict[str, float]:
         **dict(zip(names, center_scores(scenes), strict=True)),
         **dict(zip([f"{n}_official" for n in names], official, strict=True)),
     }
+
+
+def class_metrics(scenes: Scenes, num_classes: int, background: int) -> dict[str, float | None]:
+    """Return the scores of Table 4 for each class but ``background``, by name.
+
+    Not in the paper. ``precision_class01``, ``recall_class01`` and ``f1_class01`` are
+    ``center_scores`` of class 1 alone, ``None`` without what they are a fraction of;
+    ``instances_class01`` is its number of ground truths.
+    """
+    hits, detections, instances = np.zeros((3, num_classes), np.int64)
+    for scene in scenes:
+        rows, _ = match_labeled_centers(scene)
+        for total, labels in (
+            (hits, scene.labels[rows]),
+            (detections, scene.labels),
+            (instances, scene.true_labels),
+        ):
+            total += np.bincount(labels, minlength=num_classes)
+    metrics: dict[str, float | None] = {}
+    for label in (one for one in range(num_classes) if one != background):
+        found, true = int(detections[label]), int(instances[label])
+        precision, recall, f1 = precision_recall_f1(int(hits[label]), found, true)
+        metrics |= {
+            f"precision_class{label:02d}": precision if found else None,
+            f"recall_class{label:02d}": recall if true else None,
+            f"f1_class{label:02d}": f1 if found + true else None,
+            f"instances_class{label:02d}": float(true),
+        }
+    return metrics

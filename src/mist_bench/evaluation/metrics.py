@@ -15,33 +15,42 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from mist_bench.config import RunSpec
 from mist_bench.datasets.files import load_split
-from mist_bench.evaluation.coco import ap50
-from mist_bench.evaluation.detection import label_metrics, location_metrics, num_instances
+from mist_bench.evaluation.coco import ap50, ap_center
+from mist_bench.evaluation.detection import (
+    class_metrics,
+    label_metrics,
+    location_metrics,
+    num_instances,
+    without_background,
+)
 from mist_bench.evaluation.matching import Scene
 from mist_bench.evaluation.reconstruction import rmse_metrics
+from mist_bench.schema import RunSpec
 from mist_bench.types import TaskSpec
 
 Arrays = Mapping[str, NDArray]
 
 
-def evaluate(spec: RunSpec, data: Path, predictions: Path, out: Path) -> dict[str, Any]:
+def evaluate(
+    spec: RunSpec, data: Path, predictions: Path, out: Path, split: str = "test"
+) -> dict[str, Any]:
     """Write the metrics of one run's stored predictions to ``out`` and return them.
 
     Args:
         spec: the run.
-        data: folder of the dataset; its test split is used.
+        data: folder of the dataset.
         predictions: predictions.npz of the run.
         out: the metrics.json to write; it appears whole or not at all.
+        split: the one that was predicted.
 
     Returns:
         What was written: the run's names, ``status``, ``images``, ``instances`` and ``metrics``.
 
     Raises:
-        ValueError: in one line, if the predictions do not fit the test split.
+        ValueError: in one line, if the predictions do not fit the split.
     """
-    truth = load_split(data, "test")
+    truth = load_split(data, split)
     arrays = load_predictions(predictions)
     if spec.task.kind == "reconstruction" and "scores" in arrays:
         arrays.setdefault("labels", np.full(arrays["scores"].shape, -1))
@@ -69,8 +78,12 @@ def evaluate(spec: RunSpec, data: Path, predictions: Path, out: Path) -> dict[st
 def compute(task: TaskSpec, truth: Arrays, predictions: Arrays) -> dict[str, float | None]:
     """Return every metric of ``task`` by name.
 
+    Detections and ground truths of the class ``task.background`` are left out first. A task that
+    has one gets metrics of each class on top, and its average precision is that of all detections,
+    because there the method says how many there are.
+
     Args:
-        task: the kind of task and the number of classes.
+        task: the kind of task, the number of classes and the background.
         truth: ``images``, ``counts``, ``labels``, ``boxes`` of the test split.
         predictions: ``counts``, ``boxes``, ``scores``, ``labels``, and ``reconstructions`` where
             the task is reconstruction.
@@ -78,7 +91,14 @@ def compute(task: TaskSpec, truth: Arrays, predictions: Arrays) -> dict[str, flo
     Raises:
         ValueError: for arrays of the wrong shape or with impossible values.
     """
-    scenes = make_scenes(task, truth, predictions)
+    scenes = [
+        without_background(scene, task.background)
+        for scene in make_scenes(task, truth, predictions)
+    ]
+    # "test with ground-truth K" (Sec. 5.3): L detections of an image with L instances
+    ranked = scenes
+    if task.background is None:
+        ranked = [scene.best(len(scene.true_boxes)) for scene in scenes]
     metrics: dict[str, float | None] = {}
     if task.kind == "reconstruction":
         if "reconstructions" not in predictions:
@@ -88,12 +108,13 @@ def compute(task: TaskSpec, truth: Arrays, predictions: Arrays) -> dict[str, flo
     if task.kind == "classification" or truth["counts"].sum() > 0:
         num_instances(scenes)
         metrics |= location_metrics(scenes)
-        # "test with ground-truth K" (Sec. 5.3): L detections of an image with L instances
-        ranked = [scene.best(len(scene.true_boxes)) for scene in scenes]
         metrics["ap50_agnostic"] = ap50(ranked, class_aware=False)
     if task.kind == "classification":
         metrics |= label_metrics(scenes, task.num_classes)
         metrics["ap50"] = ap50(ranked, class_aware=True)
+    if task.kind == "classification" and task.background is not None:
+        metrics["ap_center"] = ap_center(ranked)
+        metrics |= class_metrics(scenes, task.num_classes, task.background)
     return metrics
 
 

@@ -34,6 +34,8 @@ class Detector(nn.Module):
         nms_kernel: side of the non-maximum suppression's window in cells.
         target_sigma: standard deviation of the Gaussians of G in cells; 0 for single points.
         offset_weight: weight of the offsets' Huber loss (Eq. 11); 0 for no offsets.
+        corner: offsets are counted from the corner of a keypoint's cell, and so never negative
+            (official code on PASCAL+COCO); else from the center of the nearest cell.
     """
 
     sides: tuple[float, float] | None = None  # the range of box sides, px; all are box_size
@@ -49,6 +51,7 @@ class Detector(nn.Module):
         nms_kernel: int,
         target_sigma: float,
         offset_weight: float,
+        corner: bool = False,
     ):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
@@ -56,7 +59,7 @@ class Detector(nn.Module):
         self.softmax_kernel, self.softmax_strength = softmax_kernel, softmax_strength
         self.softmax_maximum = softmax_maximum
         self.nms_kernel, self.target_sigma = nms_kernel, target_sigma
-        self.offset_weight = offset_weight
+        self.offset_weight, self.corner = offset_weight, corner
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return H(I): the (B, h, w) heatmap and the (B, 2, h, w) offsets in cells."""
@@ -64,6 +67,7 @@ class Detector(nn.Module):
         response = raw[:, 0]
         B, h, w = response.shape
         offsets = raw[:, 1:3] if self.offset_weight > 0 else response.new_zeros(B, 2, h, w)
+        offsets = F.relu(offsets) if self.corner else offsets
         if self.softmax_kernel > 0:
             response = local_spatial_softmax(
                 response, self.softmax_kernel, self.softmax_strength, maximum=self.softmax_maximum
@@ -90,14 +94,15 @@ class Detector(nn.Module):
         """
         size = (heatmap.shape[-2], heatmap.shape[-1])
         keypoints = self.to_cells(boxes)
+        places = keypoints - 0.5 if self.corner else keypoints  # to round down
         if self.target_sigma > 0:
-            target = gaussian_heatmap(keypoints, size, self.target_sigma)
+            target = gaussian_heatmap(places, size, self.target_sigma)
         else:
-            target = point_heatmap(keypoints, size)
+            target = point_heatmap(places, size)
         loss = (heatmap - target).square().flatten(1).mean(1)
         if self.offset_weight == 0:
             return loss
-        index = nearest_cells(keypoints, size)
+        index = nearest_cells(places, size)
         wanted = keypoints - to_keypoints(index, size[1])
         found = gather_cells(offsets, index)
         huber = F.smooth_l1_loss(found, wanted, reduction="none").flatten(1).mean(1)
@@ -179,4 +184,5 @@ def build_detector(
         nms_kernel=nms_kernel,
         target_sigma=target_sigma,
         offset_weight=offset_weight,
+        corner=networks == "official_features",
     )

@@ -7,15 +7,19 @@ reconstructs.
 Shapes: B images, K patches, N patches in all, C channels or classes, p patch side.
 """
 
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 
+from mist_bench.models.feature_heads import FeatureClassifier
 from mist_bench.models.heatmap import Networks, conv_norm
 from mist_bench.models.official import PATCH_SIZE, OfficialClassifier
 from mist_bench.models.sampler import sample_patches
 from mist_bench.types import Batch, Prediction, Supervision
+
+# residual blocks on patches of features: Appendix C.1's number, and the official code's
+FEATURE_BLOCKS = {"features": 1, "official_features": 3}
 
 
 class CompactClassifier(nn.Module):
@@ -122,8 +126,15 @@ def build_classifier(
                 f"the official classifier takes patches of {PATCH_SIZE} px, got {patch_size}"
             )
         network = OfficialClassifier(in_channels, channels, num_classes)
+    elif networks in FEATURE_BLOCKS:
+        blocks, normalized = FEATURE_BLOCKS[networks], networks == "features"
+        network = FeatureClassifier(
+            in_channels, channels, blocks, num_classes, normalized=normalized
+        )
     else:
-        raise ValueError(f"networks must be compact or official, got {networks!r}")
+        raise ValueError(
+            f"networks must be one of {', '.join(get_args(Networks))}; got {networks!r}"
+        )
     return BoxClassifier(network, num_classes, patch_size, window)
 
 

@@ -5,14 +5,15 @@ h = H / stride: channel 0 is the response, channels 1 and 2 the x- and y-offset 
 there are any. Cell j of a map of stride s has its center at pixel s * j + (s - 1) / 2.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mist_bench.models.feature_heads import FeatureHeatmap
 from mist_bench.models.official import OfficialHeatmap
 
-Networks = Literal["compact", "official"]
+Networks = Literal["compact", "official", "features", "official_features"]
 
 
 class CompactHeatmap(nn.Module):
@@ -82,4 +83,7 @@ def build_heatmap(
         return CompactHeatmap(in_channels, channels, blocks, stride, outputs)
     if networks == "official":
         return OfficialHeatmap(in_channels, channels, blocks, stride, outputs)
-    raise ValueError(f"networks must be compact or official, got {networks!r}")
+    if networks in ("features", "official_features"):
+        normalized = networks == "features"
+        return FeatureHeatmap(in_channels, channels, blocks, stride, outputs, normalized=normalized)
+    raise ValueError(f"networks must be one of {', '.join(get_args(Networks))}; got {networks!r}")

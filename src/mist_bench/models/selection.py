@@ -40,12 +40,12 @@ def local_spatial_softmax(
         raise ValueError(f"the softmax's window must be odd and fit the {size} map, got {kernel}")
     pad = kernel // 2
     if maximum == "global":
-        top = logits.amax((-2, -1), keepdim=True)
+        top = logits.amax((-2, -1), keepdim=True)  # with its gradient, as in the official code
     elif maximum == "local":
-        top = max_pool(logits, kernel)
+        top = max_pool(logits, kernel).detach()
     else:
         raise ValueError(f"maximum must be 'global' or 'local', got {maximum!r}")
-    raised = torch.exp(strength * (logits - top.detach()))
+    raised = torch.exp(strength * (logits - top))
     # two passes of a running sum: a single square window is the slowest operation of a step
     total = F.avg_pool2d(raised[:, None], (kernel, 1), stride=1)
     total = F.avg_pool2d(total, (1, kernel), stride=1) * kernel**2

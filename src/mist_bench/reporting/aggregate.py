@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from mist_bench.config import Config
+from mist_bench.schema import Config
 
 COLUMNS = [
     "preset",

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from mist_bench.config import Config
 from mist_bench.reporting.aggregate import collect
 from mist_bench.reporting.files import read_paper, write_text
+from mist_bench.schema import Config
 
 PREFIX = "calibrate_"
 PARAMETERS = ("radius", "margin", "composite")

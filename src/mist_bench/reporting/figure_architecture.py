@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mist_bench.config import Config
 from mist_bench.evaluation.metrics import load_predictions as read_arrays
 from mist_bench.reporting.aggregate import run_folder
 from mist_bench.reporting.figure_parts import (
@@ -28,6 +27,7 @@ from mist_bench.reporting.figure_parts import (
     source_of,
     steps_of,
 )
+from mist_bench.schema import Config
 
 FORWARD, BACKWARD = "0.25", "#D55E00"
 SIDE, PITCH, LEFT = 1.35, 1.95, 0.15  # inches: a stage's panel, from one to the next, the first

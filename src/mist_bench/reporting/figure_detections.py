@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mist_bench.config import Config
 from mist_bench.datasets.files import load_split
 from mist_bench.evaluation.matching import Scene, right_detections
 from mist_bench.reporting.aggregate import run_folder
@@ -33,6 +32,7 @@ from mist_bench.reporting.figure_parts import (
     source_of,
     steps_of,
 )
+from mist_bench.schema import Config
 
 
 @dataclass(frozen=True)

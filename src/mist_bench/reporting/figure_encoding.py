@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mist_bench.config import Config
 from mist_bench.datasets.files import load_split
 from mist_bench.evaluation.matching import Scene, match_boxes
 from mist_bench.evaluation.reconstruction import as_unit
@@ -38,6 +37,7 @@ from mist_bench.reporting.figure_parts import (
     source_of,
     steps_of,
 )
+from mist_bench.schema import Config
 
 MIST = "mist"
 RULE = "Right: IoU of at least .5 with a digit's box, one detection per digit"

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from mist_bench.config import Config
 from mist_bench.datasets.files import load_split
 from mist_bench.datasets.gabor import gabor_kernel, standard_deviation
 from mist_bench.evaluation.matching import CENTER_TOLERANCE, Scene, match_centers
@@ -36,6 +35,7 @@ from mist_bench.reporting.figure_parts import (
     source_of,
     steps_of,
 )
+from mist_bench.schema import Config
 
 EXPERIMENT, METHOD = "gabor_reconstruction", "mist"
 NEEDED = ("reconstructions", "patches")

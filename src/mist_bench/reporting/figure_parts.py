@@ -17,10 +17,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from mist_bench.config import Config
 from mist_bench.evaluation.metrics import load_predictions as read_predictions
 from mist_bench.evaluation.reconstruction import as_unit, rmse_metrics
 from mist_bench.reporting.aggregate import read_json, run_folder
+from mist_bench.schema import Config
 
 # a color-blind-safe pair (Okabe and Ito) that also differs in lightness on black
 RIGHT, WRONG, TRUTH = "#56B4E9", "#E69F00", "#FFFFFF"

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mist_bench.config import Config
 from mist_bench.datasets.files import load_split
 from mist_bench.reporting.aggregate import run_folder
 from mist_bench.reporting.figure_parts import (
@@ -25,6 +24,7 @@ from mist_bench.reporting.figure_parts import (
     source_of,
     steps_of,
 )
+from mist_bench.schema import Config
 
 EASY_AND_HARD = {
     "mnist_easy_reconstruction": "MNIST-easy",

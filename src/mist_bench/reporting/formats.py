@@ -17,6 +17,7 @@ LEGEND = (
     "Each cell: ours / the paper's (verdict). "
     "R reproduced, D direction only, N not reproduced, - no verdict."
 )
+LEGEND_ALONE = "Each cell: ours alone; the paper has no such table."
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -39,16 +40,22 @@ _LATEX = str.maketrans(
 )
 
 
-def cell_text(cell: Cell | None) -> str:
-    """Return a cell in one line: ours [interval] / the paper's (mark)."""
+def cell_text(cell: Cell | None, *, compared: bool) -> str:
+    """Return a cell in one line: ours [interval] / the paper's (mark), or ours alone."""
     if cell is None:
         return ""
-    paper = cell.number(cell.paper)
-    if cell.ours.mean is None:
-        ours = "not run" if cell.short_verdict == "not run" else "-"
-        return f"{ours} / {paper}"
     ours = " ".join(filter(None, [cell.number(cell.ours.mean), cell.interval]))
-    return f"{ours} / {paper} ({MARKS[cell.short_verdict]})"
+    if cell.short_verdict == "not run":
+        ours = "not run"
+    if not compared:
+        return ours
+    mark = "" if cell.ours.mean is None else f" ({MARKS[cell.short_verdict]})"
+    return f"{ours} / {cell.number(cell.paper)}{mark}"
+
+
+def legend(grid: Grid) -> str:
+    """Return how to read a cell of the table."""
+    return LEGEND if grid.compared else LEGEND_ALONE
 
 
 def to_markdown(grid: Grid) -> str:
@@ -57,11 +64,12 @@ def to_markdown(grid: Grid) -> str:
         f"{column.group}: {column.label}" if column.group else column.label
         for column in grid.columns
     ]
-    lines = [f"**{_markdown(grid.caption)}**", "", LEGEND, ""]
+    lines = [f"**{_markdown(grid.caption)}**", "", legend(grid), ""]
     lines.append("| " + " | ".join(["", *map(_markdown, headings)]) + " |")
     lines.append("|---|" + "---:|" * len(headings))
     for label, cells in grid.rows:
-        lines.append("| " + " | ".join([_markdown(label), *map(cell_text, cells)]) + " |")
+        texts = [cell_text(cell, compared=grid.compared) for cell in cells]
+        lines.append("| " + " | ".join([_markdown(label), *texts]) + " |")
     lines += ["", *(f"- {_markdown(note)}" for note in grid.notes), ""]
     return "\n".join(lines)
 
@@ -83,9 +91,9 @@ def to_latex(grid: Grid) -> str:
     lines.append(" & ".join(["", *(latex(column.label) for column in grid.columns)]) + r" \\")
     lines.append(r"\midrule")
     for label, cells in grid.rows:
-        row = [latex(label), *(latex(cell_text(cell)) for cell in cells)]
-        lines.append(" & ".join(row) + r" \\")
-    text = " ".join([grid.caption, LEGEND, *grid.notes])
+        row = [label, *(cell_text(cell, compared=grid.compared) for cell in cells)]
+        lines.append(" & ".join(map(latex, row)) + r" \\")
+    text = " ".join([grid.caption, legend(grid), *grid.notes])
     lines += [
         r"\bottomrule",
         r"\end{tabular}",

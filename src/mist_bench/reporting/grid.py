@@ -74,6 +74,7 @@ class Grid:
         columns: headings.
         rows: (heading, one cell per column, ``None`` where there is nothing to show).
         notes: reasons of what is not run and other remarks, one sentence each.
+        compared: whether any of its metrics is one of the paper's.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Grid:
     columns: list[Column]
     rows: list[tuple[str, list[Cell | None]]]
     notes: list[str]
+    compared: bool
 
 
 def make_grid(
@@ -98,10 +100,16 @@ def make_grid(
     names = {
         "experiment": layout.experiments,
         "method": {c.method: labels.get(c.method) or paper_label(c.method) for c in cells},
-        "metric": {metric.name: metric.label for metric in layout.metrics},
+        "metric": {metric.label: metric.label for metric in layout.metrics},
+        "class": {metric.row: metric.row for metric in layout.metrics},
     }
-    group, inner = [axis for axis in ("experiment", "method", "metric") if axis != layout.rows]
-    by_key = {(_key(c, layout.rows), _key(c, group), _key(c, inner)): c for c in cells}
+    if any(metric.of_data for metric in layout.metrics):
+        names["method"][""] = ""  # the last group, for what is the same for all of them
+    axes = [axis for axis in ("experiment", "method", "metric") if axis != layout.rows]
+    group, inner = axes[-2:]
+    # where methods share a place, a cell that has a value fills it
+    ordered = sorted(cells, key=lambda cell: cell.ours.mean is not None)
+    by_key = {(_key(c, layout.rows), _key(c, group), _key(c, inner)): c for c in ordered}
     # a method an experiment lacks makes no column in its group
     keys = list(dict.fromkeys((_key(c, group), _key(c, inner)) for c in cells))
     keys.sort(key=lambda key: (list(names[group]).index(key[0]), list(names[inner]).index(key[1])))
@@ -117,8 +125,11 @@ def make_grid(
         for row, label in names[layout.rows].items()
     ]
     metrics = list(dict.fromkeys(metric.paper for metric in layout.metrics if metric.paper))
-    notes = [*([layout.remark] if layout.remark else []), rule_in_words(rule, metrics)]
-    return Grid(cells[0].table, caption, columns, rows, notes + _reasons(cells, names))
+    notes = [layout.remark] if layout.remark else []
+    if metrics:
+        notes.append(rule_in_words(rule, metrics))
+    notes += _reasons(cells, names)
+    return Grid(cells[0].table, caption, columns, rows, notes, bool(metrics))
 
 
 def paper_label(method: str) -> str:
@@ -127,7 +138,12 @@ def paper_label(method: str) -> str:
 
 
 def _key(cell: Cell, axis: str) -> str:
-    return cell.metric.name if axis == "metric" else getattr(cell, axis)
+    """Return where a cell is on an axis of its table."""
+    if axis == "metric":
+        return cell.metric.label
+    if axis == "class":
+        return cell.metric.row
+    return "" if axis == "method" and cell.metric.of_data else getattr(cell, axis)
 
 
 def _reasons(cells: Sequence[Cell], names: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -11,13 +11,13 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from mist_bench.config import Config
 from mist_bench.reporting.aggregate import read_json, run_folder
 from mist_bench.reporting.files import RESOURCES, read_deviations, write_text
 from mist_bench.reporting.grid import Column
 from mist_bench.reporting.page import PAGE
 from mist_bench.reporting.tables import Evidence, gather, table_cells, table_grid
 from mist_bench.reporting.verdicts import NO_CLAIM, VERDICTS
+from mist_bench.schema import Config
 from mist_bench.targets import EXTENDED, TABLES
 
 # keys of run.json, in the order they are shown
@@ -36,7 +36,9 @@ def write_report(config: Config, results: Path, out: Path, *, resources: Path = 
     evidence = gather(config, results, resources)
     made = [name for name in EXTENDED if (results / "tables" / f"{name}.csv").is_file()]
     cells = {name: table_cells(name, evidence) for name in [*TABLES, *made]}
-    count = Counter(cell.short_verdict for one in cells.values() for cell in one)
+    grids = [table_grid(name, evidence, one) for name, one in cells.items()]
+    shown = [cells[grid.name] for grid in grids if grid.compared]
+    count = Counter(cell.short_verdict for one in shown for cell in one)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["slug"] = lambda text: text.replace(" ", "-")
     environment.filters["groupby_order"] = column_groups
@@ -44,7 +46,7 @@ def write_report(config: Config, results: Path, out: Path, *, resources: Path = 
         preset=config.preset,
         seeds=", ".join(str(seed) for seed in config.seeds),
         counts=[(word, count[word]) for word in (*VERDICTS, NO_CLAIM) if count[word]],
-        grids=[table_grid(name, evidence, one) for name, one in cells.items()],
+        grids=grids,
         figures=embedded_figures(results / "figures"),
         deviations=read_deviations(resources).itertuples(index=False),
         run_columns=["experiment", "method", "seed", "status", *RUN_KEYS],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from mist_bench.datasets.voc_classes import VOC_CLASSES
 
 # labels of methods the paper has, for a config that does not know them yet (design: Names)
 PAPER_METHODS = {
@@ -27,6 +29,8 @@ class Metric:
         label: heading in the table.
         percent: printed as a percentage; otherwise as a number.
         decimals: of such a number.
+        row: heading of its row where a row is a class; '' elsewhere.
+        of_data: the same for every method, hence one column.
     """
 
     name: str
@@ -34,6 +38,8 @@ class Metric:
     label: str
     percent: bool = True
     decimals: int = 3
+    row: str = ""
+    of_data: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,14 +50,15 @@ class Layout:
         title: what the paper's caption says it shows.
         experiments: label by name, in the paper's order.
         metrics: in the paper's order, each followed by its variants.
-        rows: what a row stands for; the other two make the columns.
+        rows: what a row stands for; the others make the columns. Classes are those of one
+            experiment.
         remark: what a reader must know to read the metrics.
     """
 
     title: str
     experiments: dict[str, str]
     metrics: tuple[Metric, ...]
-    rows: Literal["experiment", "method", "metric"]
+    rows: Literal["experiment", "method", "metric", "class"]
     remark: str = ""
 
 
@@ -65,6 +72,16 @@ _INSTANCE_METRICS = tuple(
     Metric(name + suffix, name, label + kind)
     for name, label in (("iou50", "IOU 50%"), ("classification", "Classif."), ("both", "Both"))
     for suffix, kind in (("", ""), ("_official", " (official)"))
+)
+
+_SCORES = (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1"))
+_CLASS_METRICS = (
+    *(Metric(name, "", label) for name, label in _SCORES),
+    Metric("instances", "", "Instances", percent=False, decimals=0, of_data=True),
+)
+_RIGHT_CENTER = (
+    "A detection is right if its center is inside the true box and its label is equal, one for "
+    "each object; detections of the class background do not count."
 )
 
 LAYOUTS = {
@@ -109,15 +126,36 @@ LAYOUTS = {
     "table4": Layout(
         title="Instance level localization and classification on PASCAL+COCO",
         experiments={"pascal_coco_classification": "PASCAL+COCO"},
-        metrics=tuple(
-            Metric(name + suffix, name, label + kind)
-            for suffix, kind in (("", ""), ("_official", " (official)"))
-            for name, label in (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1"))
+        metrics=(
+            *(
+                Metric(name + suffix, name, label + kind)
+                for suffix, kind in (("", ""), ("_official", " (official)"))
+                for name, label in _SCORES
+            ),
+            Metric("ap_center", "", "AP, center inside"),
+            Metric("ap50", "", "AP.50"),
         ),
         rows="method",
         remark=(
-            "A detection is right if its center is inside the true box and its label is equal; "
-            "official: matched greedily, in the order of the ground truth."
+            f"{_RIGHT_CENTER} Official: matched greedily, in the order of the ground truth. The "
+            "paper has no AP here. AP: mean over the classes of the average precision of "
+            "detections ranked by score; center inside: right by the rule above; AP.50: right with "
+            "an IoU of at least .5; the size of a detection's box is fixed."
+        ),
+    ),
+    "table4_classes": Layout(
+        title="Instance level localization and classification on PASCAL+COCO, class by class",
+        experiments={"pascal_coco_classification": "PASCAL+COCO"},
+        metrics=tuple(
+            replace(metric, name=f"{metric.name}_class{number:02d}", row=row)
+            for number, row in enumerate(VOC_CLASSES)
+            if row != "background"
+            for metric in _CLASS_METRICS
+        ),
+        rows="class",
+        remark=(
+            f"{_RIGHT_CENTER} Instances: those of the test set. A dash: no detection of the class "
+            "(precision), no instance (recall), or neither (F1)."
         ),
     ),
     "table5": Layout(

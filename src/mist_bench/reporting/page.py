@@ -58,7 +58,8 @@ seeds where there are several), the paper's value, the verdict.</p>
 <span class="small">{{ cell.interval }}</span><br>{% endif %}
 {% if cell.paper is not none %}
 <span class="small">paper {{ cell.number(cell.paper) }}</span><br>{% endif %}
-<span class="verdict {{ cell.short_verdict | slug }}">{{ cell.short_verdict }}</span>
+{% if grid.compared or cell.ours.mean is none %}
+<span class="verdict {{ cell.short_verdict | slug }}">{{ cell.short_verdict }}</span>{% endif %}
 {% endif %}</td>
 {% endfor %}</tr>
 {% endfor %}

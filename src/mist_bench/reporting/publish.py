@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mist_bench.config import Config
 from mist_bench.reporting.aggregate import collect, read_json, run_folder
 from mist_bench.reporting.figures import DRAWN
+from mist_bench.schema import Config
 
 TEXTS = ("tables/*.csv", "tables/*.md", "tables/*.tex", "metrics.csv", "bench/*")
 PICTURES = tuple(f"figures/{name}.png" for name in DRAWN)  # pages that say "not run" are left out

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from mist_bench.config import Config
 from mist_bench.reporting.aggregate import collect, read_json
 from mist_bench.reporting.files import RESOURCES, Rule, read_paper, read_rule, write_text
 from mist_bench.reporting.formats import to_latex, to_markdown
 from mist_bench.reporting.grid import Cell, Grid, make_grid
 from mist_bench.reporting.layouts import LAYOUTS, Layout, Metric
 from mist_bench.reporting.verdicts import NO_CLAIM, estimate, judge
-from mist_bench.targets import EXTENDED
+from mist_bench.schema import Config
+from mist_bench.targets import DETAILS, EXTENDED
 
 REFERENCE = "mist"  # the method every other one is ordered against
 COLUMNS = [
@@ -81,7 +81,9 @@ def gather(config: Config, results: Path, resources: Path = RESOURCES) -> Eviden
     for experiment, setup in config.experiments.items():
         manifest = read_json(results / "datasets" / setup.dataset / "manifest.json")
         if manifest and manifest.get("source"):
-            sources[experiment] = str(manifest["source"])
+            features = config.datasets[setup.dataset].features
+            seen = f", seen as features of {features.backbone}" if features else ""
+            sources[experiment] = f"{manifest['source']}{seen}"
     runs = collect(config, results)
     return Evidence(config, runs, read_paper(resources), read_rule(resources), sources)
 
@@ -126,7 +128,8 @@ def _methods(name: str, experiment: str, evidence: Evidence) -> list[str]:
     setup = evidence.config.experiments.get(experiment)
     if name in EXTENDED:
         return [*EXTENDED[name][1], *(setup.rivals if setup else [])]
-    rows = paper[(paper["table"] == name) & (paper["experiment"] == experiment)]
+    table = DETAILS.get(name, name)
+    rows = paper[(paper["table"] == table) & (paper["experiment"] == experiment)]
     return list(dict.fromkeys([*rows["method"], *(setup.methods if setup else [])]))
 
 
@@ -136,7 +139,8 @@ def _value_cell(
     """Return a cell with its values, and with a verdict only if there are none."""
     runs, paper = evidence.runs, evidence.paper
     runs = runs[(runs["experiment"] == experiment) & (runs["method"] == method)]
-    values = runs.loc[(runs["status"] == "ok") & (runs["metric"] == metric.name), "value"].dropna()
+    stored = runs.loc[(runs["status"] == "ok") & (runs["metric"] == metric.name), "value"]
+    values = stored.dropna()
     known = paper.loc[
         (paper["experiment"] == experiment)
         & (paper["method"] == method)
@@ -153,6 +157,8 @@ def _value_cell(
     )
     if len(values):
         return cell
+    if len(stored) and cell.paper is None:
+        return replace(cell, verdict="not specified: a ratio without a denominator")
     setup = evidence.config.experiments.get(experiment)
     if cell.paper is None and (setup is None or method not in setup.methods + setup.rivals):
         return replace(cell, verdict="not specified: not in the paper")
@@ -243,7 +249,7 @@ def caption(name: str, layout: Layout, evidence: Evidence) -> str:
     data = "; ".join(f"{', '.join(names)}: {source}" for source, names in sources.items())
     seeds = ", ".join(str(seed) for seed in evidence.config.seeds)
     number = name.removeprefix("table").partition("_")[0]
-    which = "extended beyond" if name in EXTENDED else "of"
+    which = "extended beyond" if name in EXTENDED or name in DETAILS else "of"
     return (
         f"Table {number} {which} the paper. {layout.title}. "
         f"Preset {evidence.config.preset}; seeds {seeds} "

@@ -1,7 +1,8 @@
-"""How the softness of each differentiable top-K was chosen: by short runs, on the val split.
+"""How the one sensitive parameter of each method was chosen: by short runs, on the val split.
 
-The score is the one of val.csv, which needs no boxes (``training.validation_score``); no test image
-is looked at. Each method of the preset ``tuning`` has one parameter with a value per experiment.
+The score is the one that the tables are about, on images of the val split: MIST's settings were
+found by it too, and a score without boxes ranks candidates otherwise. No test image is looked at.
+Each method of the preset ``tuning`` has one parameter with a value per experiment.
 """
 
 from __future__ import annotations
@@ -10,25 +11,26 @@ from pathlib import Path
 
 import pandas as pd
 
-from mist_bench.config import Config, ConfigError
-from mist_bench.reporting.aggregate import run_folder
+from mist_bench.reporting.aggregate import read_json, run_folder
 from mist_bench.reporting.files import write_text
+from mist_bench.schema import Config
+from mist_bench.signatures import ConfigError
 
 PREFIX = "tune_"
-COLUMNS = ["method", "parameter", "value", "val_score", "n", "chosen"]
+COLUMNS = ["dataset", "method", "parameter", "value", "metric", "val_score", "n", "chosen"]
 
 
 def tuning_table(config: Config, results: Path) -> pd.DataFrame:
-    """Return one row per candidate value, by method.
+    """Return one row per candidate value, by dataset and method.
 
     Args:
         config: its experiments ``tune_*`` are the candidates, each with one parameter a method.
         results: the preset's folder.
 
     Returns:
-        ``COLUMNS``: ``val_score`` is the mean over ``n`` seeds of the score after the last step,
-        empty where no run has ended; ``chosen`` marks the best of a method, of equals the first,
-        once all its candidates have run.
+        ``COLUMNS``: ``val_score`` is the mean over ``n`` seeds of ``metric`` on the val split,
+        empty where no run has ended; ``chosen`` marks the best of a method on a dataset, of equals
+        the first, once all its candidates have run.
 
     Raises:
         ConfigError: if there are no candidates, or a method has another number of parameters.
@@ -42,10 +44,11 @@ def tuning_table(config: Config, results: Path) -> pd.DataFrame:
     if not rows:
         raise ConfigError(f"preset {config.preset}: no experiment {PREFIX}*; use preset=tuning")
     table = pd.DataFrame(rows, columns=COLUMNS[:-1]).astype({"val_score": float})
-    finished = table.groupby("method")["n"].transform("min") > 0
-    best = table[finished].groupby("method")["val_score"].idxmax()
+    group = ["dataset", "method"]
+    finished = table.groupby(group)["n"].transform("min") > 0
+    best = table[finished].groupby(group)["val_score"].idxmax()
     table["chosen"] = table.index.isin(best)
-    return table.sort_values("method", kind="stable", ignore_index=True)
+    return table.sort_values(group, kind="stable", ignore_index=True)
 
 
 def _row(config: Config, results: Path, experiment: str, method: str) -> tuple:
@@ -58,9 +61,14 @@ def _row(config: Config, results: Path, experiment: str, method: str) -> tuple:
             f"got {len(params)}"
         )
     ((name, value),) = params.items()
-    paths = [run_folder(results, experiment, method, seed) / "val.csv" for seed in config.seeds]
-    scores = [pd.read_csv(path)["score"].iloc[-1] for path in paths if path.is_file()]
-    return method, name, value, sum(scores) / len(scores) if scores else None, len(scores)
+    dataset = config.experiments[experiment].dataset
+    # with a background, an image's objects are not all there is to find (Table 4)
+    metric = "both" if config.datasets[dataset].background is None else "f1"
+    folders = [run_folder(results, experiment, method, seed) for seed in config.seeds]
+    found = [read_json(folder / "val_metrics.json") for folder in folders]
+    scores = [one["metrics"][metric] for one in found if one]
+    score = sum(scores) / len(scores) if scores else None
+    return dataset, method, name, value, metric, score, len(scores)
 
 
 def write_tuning(config: Config, results: Path, out: Path) -> None:

@@ -1,0 +1,235 @@
+"""What one unit of a job costs here: a training step, or an image, from a few of each.
+
+Steps are made over arrays made up in memory, so that no dataset is needed: what a step costs does
+not depend on what the images show. B images in a step, K instances.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mist_bench.bench.timing import LEAST_REPEATS, Case, Timing, collect, count_flops
+from mist_bench.datasets.build import build_dataset
+from mist_bench.prediction import (
+    build_method,
+    pack,
+    predict_split,
+    to_images,
+    use_deterministic_torch,
+)
+from mist_bench.schema import DatasetSpec, FeatureSpec, RunSpec
+from mist_bench.seeding import seed_torch
+from mist_bench.training import make_batch
+from mist_bench.types import Method, TaskSpec
+
+STEPS = 20  # timed steps, where they are not slow
+FEW, FACTOR = 8, 4  # images of the smallest dataset that is timed, and how the others grow
+CHUNK = 4  # images in a forward pass of a backbone
+PROCESSES = 2  # of a run that load torch: training and prediction
+logger = logging.getLogger("mist_bench")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a job costs, as far as it could be timed.
+
+    Attributes:
+        seconds: of one unit, a step or an image; processor seconds over all threads, or seconds
+            on the clock where a GPU works. ``None`` where it was not timed.
+        timed: units that were timed.
+        start: seconds that a job takes once.
+        flops: floating-point operations of one step, as ``timing.count_flops`` counts them.
+        predict: seconds of the prediction of one image.
+        weights: bytes of a run's weights and checkpoint.
+        prediction: bytes of the predictions of one image, before compression.
+        gpu: whether a GPU did the work.
+        note: why it was not timed.
+    """
+
+    seconds: float | None
+    timed: int = 0
+    start: float = 0.0
+    flops: int = 0
+    predict: float = 0.0
+    weights: int = 0
+    prediction: float = 0.0
+    gpu: bool = False
+    note: str = ""
+
+
+def run_cost(
+    spec: RunSpec,
+    device: torch.device,
+    *,
+    floats: bool,
+    limit: float,
+    start: float,
+    steps: int = STEPS,
+) -> Cost:
+    """Return what a run costs, from its first training steps and the prediction of a batch.
+
+    Args:
+        spec: the run; its threads and its batch size are used.
+        device: where it is to run.
+        floats: whether its images are stored as floats, as features are.
+        limit: wall seconds after which no further step begins; slow steps get one timed call.
+        start: processor seconds that a process needs before it can begin.
+        steps: most timed steps.
+    """
+    use_deterministic_torch(spec.training.threads)
+    method, B = build_method(spec, device), spec.training.batch_size
+    seed_torch(spec.seed, "method")
+    split, index = made_up(spec.task, B, floats=floats), np.arange(B)
+
+    def step() -> None:
+        method.train()
+        method.train_step(make_batch(split, index, method.supervision, device, spec.task))
+
+    case = Case("train_step", step)
+    flops = count_flops(case)
+    timing = time_calls(case, calls=steps, limit=limit)
+    predictions = predict_split(method, split["images"], B, device)
+    run = lambda: predict_split(method, split["images"], B, device)  # noqa: E731
+    prediction = time_calls(Case("prediction", run), calls=LEAST_REPEATS, limit=limit / 2)
+    gpu = device.type == "cuda"
+    return Cost(
+        seconds=mean_of(timing, gpu),
+        timed=len(timing.wall),
+        start=start * PROCESSES,
+        flops=flops,
+        predict=mean_of(prediction, gpu) / B,
+        weights=stored_bytes(method),
+        prediction=sum(array.nbytes for array in pack(predictions).values()) / B,
+        gpu=gpu,
+    )
+
+
+def made_up(task: TaskSpec, size: int, *, floats: bool) -> dict[str, NDArray]:
+    """Return a split of ``size`` random images of a task's kind, with K instances each.
+
+    Args:
+        task: gives the shape of images, K, classes and box size.
+        size: N.
+        floats: images are float16 instead of uint8.
+    """
+    (C, H, W), K = task.image_size, task.num_instances
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(size, C, H, W), dtype=np.uint8)
+    boxes = np.full((size, K, 4), task.box_size, dtype=np.float32)
+    boxes[..., :2] = rng.uniform(0, [W - 1, H - 1], size=(size, K, 2))
+    return {
+        "images": (images / 256).astype(np.float16) if floats else images,
+        "counts": np.full(size, K, dtype=np.int64),
+        "labels": rng.integers(max(task.num_classes, 1), size=(size, K)),
+        "boxes": boxes,
+    }
+
+
+def time_calls(case: Case, *, calls: int, limit: float) -> Timing:
+    """Return the timing of up to ``calls`` calls in about ``limit`` wall seconds, at least one.
+
+    The first two calls are slower, because memory is allocated then, and are left out unless so
+    few fit into ``limit`` that the first has to do.
+    """
+    (first,) = collect([case.once], repeats=1, limit=limit)
+    if LEAST_REPEATS * first.wall[0] > limit:
+        return first
+    case.once()
+    return collect([case.once], repeats=calls, limit=limit)[0]
+
+
+def mean_of(timing: Timing, gpu: bool) -> float:
+    """Return the mean seconds of a call: of the processor, which ignores what else runs here.
+
+    Where a GPU works, the processor waits, and the clock counts.
+    """
+    return statistics.mean(timing.wall if gpu else timing.cpu)
+
+
+def stored_bytes(method: Method) -> int:
+    """Return the bytes of a run's weights, which it keeps twice, and of its checkpoint."""
+    weights = total_bytes(method.state_dict().values())
+    states = [one for opt in method.optimizers.values() for one in opt.state.values()]
+    return 3 * weights + total_bytes(value for state in states for value in state.values())
+
+
+def total_bytes(values: Iterable[object]) -> int:
+    """Return the bytes of the tensors among ``values``."""
+    return sum(one.numel() * one.element_size() for one in values if isinstance(one, Tensor))
+
+
+def dataset_cost(spec: DatasetSpec, *, limit: float) -> Cost:
+    """Return what a dataset costs, from small ones in a temporary folder; each is larger.
+
+    What one image more takes is told from the largest and the smallest, so that the reading of
+    digits counts once a split.
+
+    Args:
+        spec: the dataset; photographs are neither fetched nor read.
+        limit: processor seconds after which no larger one is made.
+    """
+    if spec.params.get("root") or spec.params.get("download"):
+        return Cost(None, note="not timed: photographs")
+    found: list[tuple[int, float]] = []
+    for size in (FEW * FACTOR**power for power in itertools.count()):
+        few = spec.model_copy(update={"sizes": {"train": min(size, max(spec.sizes.values()))}})
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.process_time()
+            try:
+                build_dataset(few, Path(folder, spec.name))
+            except (ValueError, OSError) as error:
+                return Cost(None, note=f"not timed: {' '.join(str(error).split())}")
+            found.append((few.sizes["train"], time.process_time() - began))
+        if sum(seconds for _, seconds in found) >= limit or size >= max(spec.sizes.values()):
+            break
+    (least, fast), (most, slow) = found[0], found[-1]
+    each = max(slow - fast, 0.0) / (most - least) if most > least else fast / least
+    start = max(fast - each * least, 0.0) * len(spec.sizes)
+    return Cost(each, timed=most, start=start)
+
+
+def feature_cost(
+    spec: FeatureSpec,
+    device: torch.device,
+    *,
+    image_size: tuple[int, int, int],
+    limit: float,
+    start: float,
+) -> Cost:
+    """Return what a dataset's features cost, from a few images that go through the backbone.
+
+    Args:
+        spec: the backbone; if its weights can only be had by a download, random ones are timed.
+        device: where it is to run.
+        image_size: (3, H, W) of the images.
+        limit: wall seconds after which no further images are looked at.
+        start: processor seconds that a process needs before it can begin.
+    """
+    use_deterministic_torch(1)
+    module = importlib.import_module(spec.network.module)
+    build = getattr(module, "trunk", None)
+    network = build() if build else module.build(**spec.network.params)
+    network = network.to(device, memory_format=torch.channels_last).eval()
+    images = np.random.default_rng(0).integers(256, size=(CHUNK, *image_size), dtype=np.uint8)
+    gpu = device.type == "cuda"
+
+    @torch.no_grad()
+    def run() -> NDArray:
+        return network(to_images(images, device)).cpu().numpy()
+
+    timing = time_calls(Case("features", run), calls=STEPS, limit=limit)
+    timed = CHUNK * len(timing.wall)
+    return Cost(mean_of(timing, gpu) / CHUNK, timed=timed, start=start, gpu=gpu)

@@ -1,0 +1,113 @@
+"""Pretrained networks: shapes, geometry, normalization and weights."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import resnet34
+
+from mist_bench import config as settings
+from mist_bench import targets
+from mist_bench.backbones import efficientnet_lite, resnet
+from mist_bench.backbones.normalization import Normalized
+
+PLAIN = {"mean": [0, 0, 0], "std": [1, 1, 1]}
+
+
+@pytest.fixture(scope="module")
+def lite():
+    return efficientnet_lite.build(**PLAIN)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of ResNet-34 with random weights, and the network."""
+    torch.manual_seed(0)
+    network = resnet34().eval()
+    path = tmp_path_factory.mktemp("weights") / "resnet34.pth"
+    torch.save(network.state_dict(), path)
+    return path, network
+
+
+def test_the_configuration_speaks_of_the_networks_there_are(lite, weights):
+    config = settings.load(targets.SETTINGS, {"preset": "cpu"})
+    networks = {
+        "efficientnet_lite0": lite,
+        "resnet34": resnet.build(weights=str(weights[0]), **PLAIN),
+    }
+    assert set(config.backbones) == set(networks)
+    for name, network in networks.items():
+        entry = config.backbones[name]
+        with torch.no_grad():
+            shape = network(torch.zeros(1, 3, 64, 96)).shape
+        assert shape == (1, entry.channels, 64 // entry.stride, 96 // entry.stride)
+
+
+def test_lite_weights_are_trained_ones(lite):
+    norm = lite.network.stem[1]
+    assert norm.running_var.std() > 0.01  # 1 everywhere before training
+    assert not lite.training
+
+
+def test_resnet_is_the_network_through_its_third_layer(weights):
+    path, whole = weights
+    images = torch.rand(2, 3, 64, 64)
+    x = (images - 0.5) / 0.25
+    with torch.no_grad():
+        x = whole.maxpool(whole.relu(whole.bn1(whole.conv1(x))))
+        expected = whole.layer3(whole.layer2(whole.layer1(x)))
+        found = resnet.build(weights=str(path), mean=[0.5] * 3, std=[0.25] * 3)(images)
+    torch.testing.assert_close(found, expected)
+
+
+def test_weights_may_be_safetensors(weights, tmp_path):
+    path, whole = weights
+    save_file(whole.state_dict(), tmp_path / "w.safetensors")
+    images = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        one = resnet.build(weights=str(path), **PLAIN)(images)
+        other = resnet.build(weights=str(tmp_path / "w.safetensors"), **PLAIN)(images)
+    assert torch.equal(one, other)
+
+
+def test_files_that_are_no_weights_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"none.pth: not found"):
+        resnet.build(weights=str(tmp_path / "none.pth"), **PLAIN)
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(ValueError, match=r"text.pth: cannot be read as weights"):
+        resnet.build(weights=str(tmp_path / "text.pth"), **PLAIN)
+    save_file({"conv1.weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other.safetensors: not ResNet-34's weights"):
+        resnet.build(weights=str(tmp_path / "other.safetensors"), **PLAIN)
+
+
+def test_without_network_the_manual_steps_are_named(monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr(type(resnet.WEIGHTS), "get_state_dict", refuse)
+    with pytest.raises(ValueError, match=r"resnet34-.*\.pth.*no route.*put that file into"):
+        resnet.build(weights=None, **PLAIN)
+
+
+def test_images_are_scaled_channel_by_channel():
+    network = Normalized(torch.nn.Identity(), [0, 0.5, 1], [1, 0.5, 2])
+    found = network(torch.ones(1, 3, 1, 1))
+    assert found.flatten().tolist() == [1, 1, 0]
+    with pytest.raises(ValueError, match="three numbers"):
+        Normalized(torch.nn.Identity(), [0, 0], [1, 1, 1])
+
+
+def test_features_respond_where_their_cell_is(lite):
+    """The origin says which pixel the first cell is centered at: half a stride is half a cell."""
+    origin = (
+        settings.load(targets.SETTINGS, {"preset": "cpu"}).backbones["efficientnet_lite0"].origin
+    )
+    torch.manual_seed(0)
+    size, cell = 416, 12
+    images = torch.rand(1, 3, size, size, requires_grad=True)
+    (gradient,) = torch.autograd.grad(lite(images)[0, :, cell, cell].square().sum(), images)
+    weight = gradient.abs().sum((0, 1))
+    for axis in (0, 1):
+        profile = weight.sum(axis)
+        center = (profile * torch.arange(size)).sum() / profile.sum()
+        assert abs(center - (origin + 16 * cell)) < 4
