@@ -67,7 +67,7 @@ class Mist(nn.Module):
         # tau and {x_k} <- step on L_task + lambda ||{x_k} - E_K(H(I))||^2 (Eq. 6)
         if self.order == "joint":
             task_loss, grad = self.update_task(images, start, targets)
-            moved = self.keypoints.move(start, start, grad)
+            moved = self.keypoints.move(start, start, grad, self.cooling())
         elif self.order == "tau_x_eta":
             task_loss, _ = self.update_task(images, start, targets)
             moved = self.update_keypoints(images, start, targets)
@@ -107,8 +107,13 @@ class Mist(nn.Module):
             boxes = moved.clone().requires_grad_()
             loss = self.head.loss(images, boxes, targets)
             (grad,) = torch.autograd.grad(loss.sum(), boxes)
-            moved = self.keypoints.move(moved, start, grad)
+            moved = self.keypoints.move(moved, start, grad, self.cooling())
         return moved
+
+    def cooling(self) -> float:
+        """Return the longest keypoint step now, as a fraction of what it may be."""
+        group = self.optimizers["detector"].param_groups[0]
+        return group["lr"] / group.get("initial_lr", group["lr"]) if self.keypoints.decay else 1.0
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> list[Prediction]:
@@ -128,8 +133,12 @@ class KeypointStep:
         clip: longest step, px (not in the paper); ``None`` for no limit.
         steps: steps in a row.
         penalty: lambda of Eq. 6; the official code has none.
+        decay: whether ``clip`` follows the schedule of the learning rates (not in the paper).
         sides: smallest and largest side of a box, px, where x_k = (x, y, s) (Sec. 4.1); ``None``
             for boxes that keep theirs.
+
+    Raises:
+        ValueError: if there is no ``clip`` to decay.
     """
 
     def __init__(
@@ -138,33 +147,39 @@ class KeypointStep:
         clip: float | None,
         steps: int,
         penalty: float,
+        decay: bool = False,
         sides: tuple[float, float] | None = None,
     ):
+        if decay and clip is None:
+            raise ValueError("keypoint_decay needs a keypoint_clip, which it makes smaller")
         self.lr, self.steps, self.penalty, self.sides = lr, steps, penalty, sides
+        self.decay = decay
         self.clip = math.inf if clip is None else clip
 
-    def move(self, boxes: Tensor, start: Tensor, grad: Tensor) -> Tensor:
+    def move(self, boxes: Tensor, start: Tensor, grad: Tensor, cooling: float = 1.0) -> Tensor:
         """Return boxes after one step down ``grad``. All are (B, K, 4).
+
+        A step is no longer than ``cooling`` times ``clip``.
 
         The third coordinate is how far the edges lie from the center, px; a step of it is made in
         log-scale, so that a side stays positive.
         """
         centers, sides, moved = boxes[..., :2], boxes[..., 2:], boxes - start
         if self.sides is None:
-            step = self.step(grad[..., :2], moved[..., :2])
+            step = self.step(grad[..., :2], moved[..., :2], cooling)
             return torch.cat([centers - step, sides], dim=-1)
         # an edge that moves 1 px makes both sides 2 px longer
         grad = torch.cat([grad[..., :2], 2 * grad[..., 2:].sum(-1, keepdim=True)], dim=-1)
         moved = torch.cat([moved[..., :2], moved[..., 2:3] / 2], dim=-1)
-        step = self.step(grad, moved)
+        step = self.step(grad, moved, cooling)
         sides = sides * torch.exp(-2 * step[..., 2:] / sides)
         return torch.cat([centers - step[..., :2], sides.clamp(*self.sides)], dim=-1)
 
-    def step(self, grad: Tensor, moved: Tensor) -> Tensor:
+    def step(self, grad: Tensor, moved: Tensor, cooling: float) -> Tensor:
         """Return the step (..., D) down a gradient, at ``moved`` px from the start."""
         step = self.lr * (grad + 2 * self.penalty * moved)
         length = step.norm(dim=-1, keepdim=True)
-        return step * (self.clip / length).clamp(max=1)
+        return step * (cooling * self.clip / length).clamp(max=1)
 
 
 def build(
@@ -186,6 +201,7 @@ def build(
     window: float,
     keypoint_lr: float,
     keypoint_clip: float | None,
+    keypoint_decay: bool,
     keypoint_steps: int,
     keypoint_penalty: float,
     order: Order,
@@ -219,6 +235,7 @@ def build(
         window: standard deviation of a Gaussian over the patch, in half sides; 0 for none.
         keypoint_lr: pixels per unit gradient of an image's loss.
         keypoint_clip: longest keypoint step, px; null for no limit (official code).
+        keypoint_decay: whether keypoint_clip follows the schedule of the learning rates.
         keypoint_steps: keypoint steps per batch; 1 where order is joint.
         keypoint_penalty: lambda of Eq. 6.
         order: x_tau_eta (official code), tau_x_eta (Algorithm 1) or joint (tau and the keypoints
@@ -262,7 +279,12 @@ def build(
         classifier,
         task=task,
         keypoints=KeypointStep(
-            keypoint_lr, keypoint_clip, keypoint_steps, keypoint_penalty, detector.sides
+            keypoint_lr,
+            keypoint_clip,
+            keypoint_steps,
+            keypoint_penalty,
+            keypoint_decay,
+            detector.sides,
         ),
         order=order,
         sample_weight=sample_weight,

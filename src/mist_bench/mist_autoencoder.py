@@ -33,6 +33,7 @@ def build(
     signed: bool,
     keypoint_lr: float,
     keypoint_clip: float | None,
+    keypoint_decay: bool,
     keypoint_steps: int,
     keypoint_penalty: float,
     order: Order,
@@ -66,6 +67,7 @@ def build(
         signed: whether images show a signed signal around 0.5 (Gabor noise).
         keypoint_lr: pixels per unit gradient of an image's loss.
         keypoint_clip: longest keypoint step, px; null for no limit.
+        keypoint_decay: whether keypoint_clip follows the schedule of the learning rates.
         keypoint_steps: keypoint steps per batch; 1 where order is joint.
         keypoint_penalty: lambda of Eq. 6.
         order: x_tau_eta, tau_x_eta (Algorithm 1) or joint.
@@ -109,7 +111,12 @@ def build(
         autoencoder,
         task=task,
         keypoints=KeypointStep(
-            keypoint_lr, keypoint_clip, keypoint_steps, keypoint_penalty, detector.sides
+            keypoint_lr,
+            keypoint_clip,
+            keypoint_steps,
+            keypoint_penalty,
+            keypoint_decay,
+            detector.sides,
         ),
         order=order,
         sample_weight=sample_weight,
