@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mist_bench.mist import KeypointStep
+from mist_bench.models.keypoint_step import KeypointStep
 from mist_bench.prediction import build_method
 from mist_bench.training import remember_learning_rates, scale_learning_rates
 

@@ -5,8 +5,8 @@ import torch
 from conftest import tiny_arrays
 from torch import nn
 
-from mist_bench.mist import KeypointStep
 from mist_bench.models.heads import classification_loss, label_histogram
+from mist_bench.models.keypoint_step import KeypointStep
 from mist_bench.prediction import build_method
 from mist_bench.training import make_batch
 from mist_bench.types import TaskSpec

@@ -7,9 +7,9 @@ import torch
 from conftest import tiny_arrays
 from torch import nn
 
-from mist_bench.mist import KeypointStep
 from mist_bench.models.autoencoder import BoxAutoencoder
 from mist_bench.models.detector import Detector
+from mist_bench.models.keypoint_step import KeypointStep
 from mist_bench.models.multiscale import MultiscaleDetector
 from mist_bench.prediction import build_method
 from mist_bench.training import make_batch

@@ -13,6 +13,7 @@ from mist_bench import config as settings
 from mist_bench import mist
 from mist_bench.models.detector import build_detector
 from mist_bench.models.heads import build_classifier
+from mist_bench.models.keypoint_step import KeypointStep
 from mist_bench.models.official import OfficialClassifier, OfficialHeatmap, SharedNormBlock
 from mist_bench.types import Batch, TaskSpec
 
@@ -188,7 +189,7 @@ def test_contradictory_classifiers_are_refused(networks, words):
 def test_a_keypoint_step_without_limit_is_plain_gradient_descent(clip):
     boxes = torch.tensor([[[10.0, 20, 5, 5], [1, 2, 5, 5]]])
     grad = torch.tensor([[[0.5, -1, 9, 9], [0, 0, 9, 9]]])
-    moved = mist.KeypointStep(312.5, clip, 2, 0.0).move(boxes, boxes, grad)
+    moved = KeypointStep(312.5, clip, 2, 0.0).move(boxes, boxes, grad)
     expected = torch.tensor([[[10 - 156.25, 20 + 312.5, 5, 5], [1, 2, 5, 5]]])
     assert torch.equal(moved, expected)
 

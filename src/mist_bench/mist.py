@@ -3,7 +3,6 @@
 Shapes: B images, K keypoints, L instances, C channels or classes, H W image, h w heatmap.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from mist_bench.models.detector import Detector, Mirror, build_detector
 from mist_bench.models.heads import BoxClassifier, build_classifier
 from mist_bench.models.heatmap import Networks
+from mist_bench.models.keypoint_step import KeypointStep
 from mist_bench.models.multiscale import MultiscaleDetector, at_scales
 from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.selection import Maximum
@@ -37,11 +37,12 @@ class Mist(nn.Module):
         head: "BoxClassifier | BoxAutoencoder",
         *,
         task: TaskSpec,
-        keypoints: "KeypointStep",
+        keypoints: KeypointStep,
         order: Order,
         sample_weight: float,
         mirror: bool,
         optimizers: dict[str, torch.optim.Optimizer],
+        ignore_background: bool = False,
     ):
         super().__init__()
         if order not in ("x_tau_eta", "tau_x_eta", "joint"):
@@ -52,6 +53,7 @@ class Mist(nn.Module):
         self.task, self.keypoints, self.order = task, keypoints, order
         self.sample_weight, self.mirror = sample_weight, mirror
         self.optimizers = optimizers
+        self.ignore_background = ignore_background
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """Make the three updates of Algorithm 1 on one batch and return their losses."""
@@ -77,7 +79,11 @@ class Mist(nn.Module):
 
         # eta <- step on ||G({x_k}) - H(I)||^2 (Eq. 7), images that are explained weighing more
         target = mirror.boxes(moved) if mirror else moved
-        heatmap_loss = self.detector.loss(heatmap, offsets, target)
+        if self.ignore_background:  # the others leave no mark in G
+            heights = self.head.presence(images, moved, self.task.background)
+            heatmap_loss = self.detector.loss(heatmap, offsets, target, heights)
+        else:
+            heatmap_loss = self.detector.loss(heatmap, offsets, target)
         weight = torch.exp(-self.sample_weight * task_loss)
         self.optimizers["detector"].zero_grad()
         (weight * heatmap_loss).mean().backward()
@@ -124,64 +130,6 @@ class Mist(nn.Module):
         return [replace(one, heatmap=map_) for one, map_ in zip(found, heatmap, strict=True)]
 
 
-class KeypointStep:
-    """Gradient descent on keypoints: plain steps per image, each no longer than ``clip``.
-
-    Args:
-        lr: pixels per unit gradient of one image's loss. The official code's 1e4 acts on a batch
-            mean of 32, which is 312.5 here.
-        clip: longest step, px (not in the paper); ``None`` for no limit.
-        steps: steps in a row.
-        penalty: lambda of Eq. 6; the official code has none.
-        decay: whether ``clip`` follows the schedule of the learning rates (not in the paper).
-        sides: smallest and largest side of a box, px, where x_k = (x, y, s) (Sec. 4.1); ``None``
-            for boxes that keep theirs.
-
-    Raises:
-        ValueError: if there is no ``clip`` to decay.
-    """
-
-    def __init__(
-        self,
-        lr: float,
-        clip: float | None,
-        steps: int,
-        penalty: float,
-        decay: bool = False,
-        sides: tuple[float, float] | None = None,
-    ):
-        if decay and clip is None:
-            raise ValueError("keypoint_decay needs a keypoint_clip, which it makes smaller")
-        self.lr, self.steps, self.penalty, self.sides = lr, steps, penalty, sides
-        self.decay = decay
-        self.clip = math.inf if clip is None else clip
-
-    def move(self, boxes: Tensor, start: Tensor, grad: Tensor, cooling: float = 1.0) -> Tensor:
-        """Return boxes after one step down ``grad``. All are (B, K, 4).
-
-        A step is no longer than ``cooling`` times ``clip``.
-
-        The third coordinate is how far the edges lie from the center, px; a step of it is made in
-        log-scale, so that a side stays positive.
-        """
-        centers, sides, moved = boxes[..., :2], boxes[..., 2:], boxes - start
-        if self.sides is None:
-            step = self.step(grad[..., :2], moved[..., :2], cooling)
-            return torch.cat([centers - step, sides], dim=-1)
-        # an edge that moves 1 px makes both sides 2 px longer
-        grad = torch.cat([grad[..., :2], 2 * grad[..., 2:].sum(-1, keepdim=True)], dim=-1)
-        moved = torch.cat([moved[..., :2], moved[..., 2:3] / 2], dim=-1)
-        step = self.step(grad, moved, cooling)
-        sides = sides * torch.exp(-2 * step[..., 2:] / sides)
-        return torch.cat([centers - step[..., :2], sides.clamp(*self.sides)], dim=-1)
-
-    def step(self, grad: Tensor, moved: Tensor, cooling: float) -> Tensor:
-        """Return the step (..., D) down a gradient, at ``moved`` px from the start."""
-        step = self.lr * (grad + 2 * self.penalty * moved)
-        length = step.norm(dim=-1, keepdim=True)
-        return step * (cooling * self.clip / length).clamp(max=1)
-
-
 def build(
     task: TaskSpec,
     *,
@@ -206,6 +154,7 @@ def build(
     keypoint_penalty: float,
     order: Order,
     sample_weight: float,
+    ignore_background: bool,
     mirror: bool,
     lr_detector: float,
     lr_task: float,
@@ -241,15 +190,21 @@ def build(
         order: x_tau_eta (official code), tau_x_eta (Algorithm 1) or joint (tau and the keypoints
             from one pass).
         sample_weight: a in the weight exp(-a * task loss) of an image's heatmap loss; 0 for none.
+        ignore_background: whether keypoints count in G by how sure the classifier is that they are
+            no background (not in the paper, where unused keypoints count as much as others).
         mirror: whether the detector sees randomly reflected images in training.
         lr_detector: Adam's learning rate for eta.
         lr_task: Adam's learning rate for tau.
         betas: Adam's decay rates, both networks.
 
     Raises:
-        ValueError: for another order, several keypoint steps in the joint one, or a stride,
-            patch size or scales that the networks do not have.
+        ValueError: for another order, several keypoint steps in the joint one, a stride, patch
+            size or scales that the networks do not have, or a background that cannot be ignored.
     """
+    if ignore_background and (task.background is None or target_sigma == 0 or len(scales) > 1):
+        raise ValueError(
+            "ignore_background needs a task with a background, target_sigma > 0 and one scale"
+        )
     channels = task.image_size[0]
     detector = build_detector(
         channels,
@@ -290,4 +245,5 @@ def build(
         sample_weight=sample_weight,
         mirror=mirror,
         optimizers=adam_pair(detector, classifier, lr_detector, lr_task, betas),
+        ignore_background=ignore_background,
     )

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from mist_bench.mist import KeypointStep, Mist, Order
+from mist_bench.mist import Mist, Order
 from mist_bench.models.autoencoder import build_autoencoder
 from mist_bench.models.detector import build_detector
 from mist_bench.models.heatmap import Networks
+from mist_bench.models.keypoint_step import KeypointStep
 from mist_bench.models.multiscale import at_scales
 from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.selection import Maximum

@@ -81,13 +81,16 @@ class Detector(nn.Module):
         keypoints = to_keypoints(index, heatmap.shape[-1]) + gather_cells(offsets, index)
         return self.to_boxes(keypoints), scores
 
-    def loss(self, heatmap: Tensor, offsets: Tensor, boxes: Tensor) -> Tensor:
+    def loss(
+        self, heatmap: Tensor, offsets: Tensor, boxes: Tensor, heights: Tensor | None = None
+    ) -> Tensor:
         """Return ||G({x_k}) - H(I)||^2 per image (Eq. 7), plus Eq. 11 for the offsets.
 
         Args:
             heatmap: (B, h, w).
             offsets: (B, 2, h, w) in cells.
             boxes: (B, K, 4) cxcywh in pixels, without gradient.
+            heights: (B, K) of the Gaussians in G; 1 if not given.
 
         Returns:
             (B,) mean over cells.
@@ -96,7 +99,7 @@ class Detector(nn.Module):
         keypoints = self.to_cells(boxes)
         places = keypoints - 0.5 if self.corner else keypoints  # to round down
         if self.target_sigma > 0:
-            target = gaussian_heatmap(places, size, self.target_sigma)
+            target = gaussian_heatmap(places, size, self.target_sigma, heights)
         else:
             target = point_heatmap(places, size)
         loss = (heatmap - target).square().flatten(1).mean(1)

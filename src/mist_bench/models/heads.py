@@ -81,6 +81,11 @@ class BoxClassifier(nn.Module):
         """Return (B,) the loss of each image at its (B, K, 4) boxes (Eq. 9)."""
         return classification_loss(self(images, boxes), targets)
 
+    @torch.no_grad()
+    def presence(self, images: Tensor, boxes: Tensor, background: int) -> Tensor:
+        """Return (B, K), how likely each of the (B, K, 4) boxes holds something."""
+        return 1 - self(images, boxes)[..., background]
+
     def predict(self, images: Tensor, boxes: Tensor, scores: Tensor) -> list[Prediction]:
         """Return the classified (B, K, 4) boxes with their (B, K) scores."""
         return classified(boxes, scores, self(images, boxes))

@@ -126,13 +126,16 @@ def point_heatmap(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
     return flat.scatter_(1, nearest_cells(keypoints, size), 1.0).view(-1, h, w)
 
 
-def gaussian_heatmap(keypoints: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
-    """Return G: a Gaussian of peak 1 at each keypoint's cell, summed (Appendix B).
+def gaussian_heatmap(
+    keypoints: Tensor, size: tuple[int, int], sigma: float, heights: Tensor | None = None
+) -> Tensor:
+    """Return G: a Gaussian at each keypoint's cell, summed (Appendix B).
 
     Args:
         keypoints: (B, K, 2) xy in cells.
         size: (h, w).
         sigma: standard deviation in cells.
+        heights: (B, K) peaks; 1 if not given.
 
     Returns:
         (B, h, w).
@@ -143,4 +146,6 @@ def gaussian_heatmap(keypoints: Tensor, size: tuple[int, int], sigma: float) -> 
     y = torch.arange(h, dtype=keypoints.dtype, device=keypoints.device)
     columns = torch.exp(-((x - cells[..., :1]) ** 2) / (2 * sigma**2))  # (B, K, w)
     rows = torch.exp(-((y - cells[..., 1:]) ** 2) / (2 * sigma**2))  # (B, K, h)
+    if heights is not None:
+        rows = rows * heights[..., None]
     return rows.transpose(1, 2) @ columns
