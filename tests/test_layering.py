@@ -61,11 +61,14 @@ MAY_IMPORT = {
         "evaluation",
         "reporting",
     },
+    "planning": BASE | {"targets", "bench"},
+    "planning_text": {"planning"},
     "cli_parser": set(),
     "cli_inputs": BASE | {"targets"},
     "cli": BASE
     | {"cli_parser", "cli_inputs", "targets", "config_docs", "datasets", "training", "prediction"}
-    | {"evaluation", "features", "official_import", "tracing", "reporting", "bench"},
+    | {"evaluation", "features", "official_import", "tracing", "reporting", "bench"}
+    | {"planning", "planning_text"},
 }
 TORCH_FREE = {
     *(
@@ -80,6 +83,8 @@ TORCH_FREE = {
         "config_docs",
         "cli_parser",
         "cli_inputs",
+        "planning",
+        "planning_text",
     ),
     *("datasets", "evaluation", "reporting"),
 }

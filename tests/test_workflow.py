@@ -5,10 +5,14 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
+
+from mist_bench import config as settings
+from mist_bench import planning, targets
 
 ROOT = Path(__file__).parents[1]
 RUN = "results/smoke/runs/mnist_hard_classification/mist"
@@ -56,6 +60,18 @@ def test_a_run_is_a_path_of_any_preset_and_seed(tmp_path):
     assert done.returncode == 0, done.stdout
     assert jobs(done.stdout) == {"dataset": 1, "train": 1, "predict": 1, "evaluate": 1, "total": 4}
     assert not (tmp_path / "results").exists()
+
+
+def test_the_paper_preset_is_planned_whole(tmp_path):
+    arguments = ("--cores", "2", "--dry-run", "tables", "--config", "preset=paper")
+    planned = jobs(snakemake(tmp_path, *arguments).stdout)
+    stages = {name: planned[name] for name in ("dataset", "features", "train")}
+    assert stages == {"dataset": 9, "features": 1, "train": 22}
+    assert planned["predict"] == planned["evaluate"] == planned["train"]
+    assert planned["table"] == len(targets.TABLES)
+    paper = settings.load(targets.SETTINGS, {"preset": "paper"})
+    forecast = Counter(job.kind for job in planning.plan_jobs(paper, "tables", tmp_path))
+    assert forecast == {"dataset": 9, "features": 1, "run": 22}
 
 
 def test_a_misspelt_method_in_a_path_gets_a_hint(tmp_path):

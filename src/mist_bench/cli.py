@@ -238,6 +238,18 @@ def config_docs(options: argparse.Namespace) -> None:
     print(document(settings.load(targets.SETTINGS)), end="")
 
 
+def plan(options: argparse.Namespace) -> None:
+    """Print what a target needs and what it costs here, before anything starts."""
+    from mist_bench import planning, planning_text
+
+    config = planning.configuration(options.preset, options.config)
+    jobs = planning.plan_jobs(config, options.target, Path("results", config.preset))
+    found = planning.forecast(config, jobs, limit=options.seconds)
+    print(planning_text.text(found, options.cores))
+    if options.csv:
+        planning_text.write_csv(options.csv, found)
+
+
 def bench(options: argparse.Namespace) -> None:
     """Measure speed, memory or how both grow, and print what was found."""
     from mist_bench.bench.command import run
@@ -265,6 +277,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "why": why,
     "clean-work": clean_work,
     "config-docs": config_docs,
+    "plan": plan,
     "bench": bench,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 DEVICE = "auto, cpu or cuda"
@@ -93,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     clean = add("clean-work", "remove the checkpoints of a preset's finished runs")
     clean.add_argument("--preset", required=True, help="preset whose checkpoints go")
     add("config-docs", "print workflow/config/README.md")
+    add_plan(add("plan", "forecast the time and disk of a target: mist-bench plan table2"))
     add_imports(
         add("import-official", "store the authors' published weights as a run"),
         add("import-dataset", "store a dataset that the authors published"),
@@ -127,6 +129,30 @@ def add_imports(weights: argparse.ArgumentParser, dataset: argparse.ArgumentPars
         help="mnist_hard for mnist_hard.zip, pascal_coco for VOC_pascal_coco_v2.zip",
     )
     dataset.add_argument("--out", type=Path, required=True, help="folder to write")
+
+
+def add_plan(plan: argparse.ArgumentParser) -> None:
+    """Add what is forecast, with which settings, and how carefully."""
+    plan.add_argument(
+        "target",
+        nargs="?",
+        default="tables",
+        help="tables, table1, ..., figures, figure1, ..., report (%(default)s)",
+    )
+    plan.add_argument("--preset", help="of workflow/config; default: that of config.yaml")
+    plan.add_argument(
+        "--config",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings as for snakemake, such as seeds=[0,1,2]; or a resolved config.json",
+    )
+    cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()
+    plan.add_argument("--cores", type=positive, default=cores, help="to work on (%(default)s)")
+    plan.add_argument(
+        "--seconds", type=float, default=5.0, help="to time steps of a method in (%(default)s)"
+    )
+    plan.add_argument("--csv", type=Path, help="file to write the table to, too")
 
 
 def add_bench(bench: argparse.ArgumentParser) -> None:

@@ -7,13 +7,12 @@ not depend on what the images show. B images in a step, K instances.
 from __future__ import annotations
 
 import importlib
-import itertools
-import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +24,22 @@ from mist_bench.bench.timing import LEAST_REPEATS, Case, Timing, collect, count_
 from mist_bench.datasets.build import build_dataset
 from mist_bench.prediction import (
     build_method,
+    choose_device,
     pack,
     predict_split,
     to_images,
     use_deterministic_torch,
 )
-from mist_bench.schema import DatasetSpec, FeatureSpec, RunSpec
+from mist_bench.schema import Config, DatasetSpec, FeatureSpec, RunSpec
 from mist_bench.seeding import seed_torch
 from mist_bench.training import make_batch
 from mist_bench.types import Method, TaskSpec
 
 STEPS = 20  # timed steps, where they are not slow
-FEW, FACTOR = 8, 4  # images of the smallest dataset that is timed, and how the others grow
+FEW, MORE, MANY = 8, 64, 512  # images of the datasets that are timed; the last if time allows
 CHUNK = 4  # images in a forward pass of a backbone
-PROCESSES = 2  # of a run that load torch: training and prediction
-logger = logging.getLogger("mist_bench")
+PROCESSES = 3  # of a run: training, prediction, evaluation
+Spec = RunSpec | DatasetSpec | FeatureSpec
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,29 @@ class Cost:
     prediction: float = 0.0
     gpu: bool = False
     note: str = ""
+
+
+def measurer(config: Config, limit: float) -> Callable[[Spec], Cost]:
+    """Return a function that times a run, a dataset or features of ``config``.
+
+    Args:
+        config: gives the device, and what the images of datasets are.
+        limit: wall seconds after which no further step or image of one of them is timed.
+    """
+    device = choose_device(config.device)
+    start = time.process_time()  # so far, this process did what every job's does first
+
+    def measure(spec: Spec) -> Cost:
+        if isinstance(spec, DatasetSpec):
+            return dataset_cost(spec, limit=limit / 4)
+        dataset = config.datasets[spec.dataset]
+        if isinstance(spec, FeatureSpec):
+            size = dataset.image_size
+            return feature_cost(spec, device, image_size=size, limit=limit, start=start)
+        floats = dataset.features is not None
+        return run_cost(spec, device, floats=floats, limit=limit, start=start)
+
+    return measure
 
 
 def run_cost(
@@ -145,7 +168,7 @@ def time_calls(case: Case, *, calls: int, limit: float) -> Timing:
     few fit into ``limit`` that the first has to do.
     """
     (first,) = collect([case.once], repeats=1, limit=limit)
-    if LEAST_REPEATS * first.wall[0] > limit:
+    if LEAST_REPEATS * first.cpu[0] > limit:  # what else runs here makes no step slow
         return first
     case.once()
     return collect([case.once], repeats=calls, limit=limit)[0]
@@ -172,33 +195,35 @@ def total_bytes(values: Iterable[object]) -> int:
 
 
 def dataset_cost(spec: DatasetSpec, *, limit: float) -> Cost:
-    """Return what a dataset costs, from small ones in a temporary folder; each is larger.
+    """Return what a dataset costs, from small ones in a temporary folder.
 
-    What one image more takes is told from the largest and the smallest, so that the reading of
-    digits counts once a split.
+    What one image more takes is told from two of different size, so that the reading of digits
+    counts once a split.
 
     Args:
         spec: the dataset; photographs are neither fetched nor read.
-        limit: processor seconds after which no larger one is made.
+        limit: processor seconds; if ``MORE`` images take longer, no more are made.
     """
     if spec.params.get("root") or spec.params.get("download"):
-        return Cost(None, note="not timed: photographs")
-    found: list[tuple[int, float]] = []
-    for size in (FEW * FACTOR**power for power in itertools.count()):
-        few = spec.model_copy(update={"sizes": {"train": min(size, max(spec.sizes.values()))}})
+        return Cost(None, note="photographs")
+
+    def seconds(size: int) -> float:
+        few = spec.model_copy(update={"sizes": {"train": size}})
         with tempfile.TemporaryDirectory() as folder:
-            began = time.process_time()
-            try:
-                build_dataset(few, Path(folder, spec.name))
-            except (ValueError, OSError) as error:
-                return Cost(None, note=f"not timed: {' '.join(str(error).split())}")
-            found.append((few.sizes["train"], time.process_time() - began))
-        if sum(seconds for _, seconds in found) >= limit or size >= max(spec.sizes.values()):
-            break
-    (least, fast), (most, slow) = found[0], found[-1]
-    each = max(slow - fast, 0.0) / (most - least) if most > least else fast / least
-    start = max(fast - each * least, 0.0) * len(spec.sizes)
-    return Cost(each, timed=most, start=start)
+            run = partial(build_dataset, few, Path(folder, spec.name))
+            return Case("dataset", run).once()[1]
+
+    try:
+        seconds(1)  # the first imports what the others need
+        least, timed, more = seconds(FEW), MORE, seconds(MORE)
+        each = max(more - least, 0.0) / (MORE - FEW)
+        if more < limit:
+            timed, more = MANY, seconds(MANY)
+            each = max(more - least, 0.0) / (MANY - FEW)
+    except (ValueError, OSError) as error:
+        return Cost(None, note=" ".join(str(error).split()))
+    start = max(least - each * FEW, 0.0) * len(spec.sizes)
+    return Cost(each, timed=timed, start=start)
 
 
 def feature_cost(

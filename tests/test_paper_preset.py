@@ -1,0 +1,74 @@
+"""Every method of the paper preset trains on a CPU and goes on after a kill, bit for bit.
+
+Its networks have their published sizes; a batch is one image, and there are two to train on.
+"""
+
+import json
+import shutil
+
+import pytest
+from spies import CODE, same_results, stop_at
+
+from mist_bench import config as settings
+from mist_bench import targets, training
+from mist_bench.bench.costs import made_up
+from mist_bench.datasets.files import Split, save_manifest, save_split
+from mist_bench.training import train
+
+BEFORE, AFTER = 18, 2  # steps up to the checkpoint, and after it
+SIZES = {"train": 2, "val": 1, "test": 1}
+# 20 steps of these take longer than five seconds: as few as show a resumed run
+SLOW = {
+    ("mnist_hard_classification", "mist"): (2, 2),
+    ("pascal_coco_classification", "mist"): (1, 1),  # patches of 256 x 32 x 32
+    ("pascal_coco_classification", "soft_topk"): (2, 2),
+    ("mnist_easy_reconstruction", "mist"): (2, 2),
+    ("mnist_easy_reconstruction", "channelwise"): (2, 2),
+    ("mnist_easy_reconstruction", "air"): (2, 2),
+    ("mnist_easy_reconstruction", "landmarks"): (1, 1),  # maps of 96 x 96 px
+    ("gabor_reconstruction", "mist"): (2, 2),
+    ("mnist_hard_multiscale_reconstruction", "mist_multiscale"): (1, 1),
+}
+
+
+def different_runs():
+    """Return one run of each method, task and set of parameters that competes somewhere."""
+    config = settings.load(targets.SETTINGS, {"preset": "paper"})
+    found = {}
+    for name, experiment in config.experiments.items():
+        for method in experiment.methods + experiment.rivals:
+            spec = settings.run_spec(config, name, method, 0)
+            found.setdefault(repr((method, spec.module, spec.params)), spec)
+    return [pytest.param(one, id=f"{one.experiment}-{one.method}") for one in found.values()]
+
+
+def test_all_methods_of_the_preset_are_here():
+    config = settings.load(targets.SETTINGS, {"preset": "paper"})
+    assert {case.values[0].method for case in different_runs()} == set(config.methods)
+
+
+@pytest.mark.parametrize("spec", different_runs())
+def test_a_resumed_run_ends_like_an_uninterrupted_one(spec, tmp_path, monkeypatch):
+    before, after = SLOW.get((spec.experiment, spec.method), (BEFORE, AFTER))
+    steps = before + after
+    budget = {"steps": steps, "batch_size": 1, "checkpoint_every": before, "log_every": 1}
+    few = spec.training.model_copy(update={**budget, "validate_every": steps})
+    spec = spec.model_copy(update={"training": few})
+    data, work, copy = tmp_path / "data", tmp_path / "work", tmp_path / "copy"
+    data.mkdir()
+    floats = spec.task.image_size[0] > 3  # features
+    entries = {
+        name: save_split(data, name, Split(made_up(spec.task, size, floats=floats), "noise"))
+        for name, size in SIZES.items()
+    }
+    save_manifest(data, {"name": "noise", "splits": entries})
+    with monkeypatch.context() as patch:
+        # what a kill in the step after the checkpoint would leave
+        stop_at(patch, before + 1, lambda: shutil.copytree(work, copy), training, "make_batch")
+        train(spec, data, tmp_path / "whole", work, "cpu", CODE)
+    made = []
+    monkeypatch.setattr(training, "check_finite", lambda _, step: made.append(step))
+    train(spec, data, tmp_path / "resumed", copy, "cpu", CODE)
+    assert set(made) == {*range(before + 1, steps + 1)}
+    same_results(tmp_path / "whole", tmp_path / "resumed")
+    assert json.loads((tmp_path / "resumed" / "run.json").read_text())["resumed"] == 1
