@@ -45,6 +45,8 @@ def test_a_datasets_name_is_short_for_its_params():
     ("change", "message"),
     [
         ({"features": {"backbone": "resnet43"}}, "'resnet43' is unknown; did you mean 'resnet34'"),
+        ({"features": {"mask": [0.9, 0.1]}}, "features.mask: 0.9 is more than 0.1"),
+        ({"background": 40}, "background: 40 is none of the 21 classes"),
         ({"image_size": [3, 224, 230]}, "230 is no multiple of the backbone's stride 16"),
     ],
 )
@@ -80,3 +82,9 @@ def test_what_is_extended_must_exist_and_extend_nothing():
     }
     with pytest.raises(ConfigError, match=f"extends {NAME}, which extends mnist_hard_class"):
         load(methods={"soft_topk": {"experiments": two}})
+
+
+def test_features_are_not_what_a_dataset_is_made_from():
+    configs = load(), load(datasets={"pascal_coco": {"features": {"draws": 9}}})
+    one, other = (settings.dataset_spec(config, "pascal_coco") for config in configs)
+    assert one == other

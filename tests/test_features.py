@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 from mist_bench.datasets.files import Split, load_manifest, load_split, save_manifest, save_split
-from mist_bench.features import Draws, build_features, masked
+from mist_bench.evaluation.metrics import evaluate
+from mist_bench.features import Draws, build_features, check_size, masked, state_digest
 from mist_bench.schema import Backbone, FeatureSpec
 
 SIZE, STRIDE = 8, 4
@@ -112,7 +113,7 @@ def test_the_manifest_says_what_the_features_depend_on(out, data, spec):
     manifest = load_manifest(out)
     assert manifest["cells"] == {"stride": 4, "origin": 1.5}
     assert manifest["source"] == "random pixels"
-    assert manifest["spec"] == spec.model_dump(mode="json")
+    assert manifest["spec"] == spec.model_dump(mode="json", exclude={"limit_gib"})
     changed = json.loads((data / "manifest.json").read_text()) | {"source": "other pixels"}
     save_manifest(data, changed)
     build_features(spec, data, out, "cpu")
@@ -128,11 +129,36 @@ def test_equal_specifications_give_equal_files(out, spec, data, tmp_path):
 def test_damaged_features_are_noticed(out):
     path = out / "val.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")
-    with pytest.raises(ValueError, match=r"val.npz: array 'images' is not the one"):
+    with pytest.raises(ValueError, match=r"val.npy: array 'images' is not the one"):
         load_split(out, "val")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"val\.npz: damaged"):
+    with pytest.raises(ValueError, match=r"val\.npy: damaged"):
         load_split(out, "val")
+
+
+def test_the_images_folder_and_foreign_files_are_never_replaced(spec, data, out):
+    with pytest.raises(ValueError, match="the images are here"):
+        build_features(spec, data, data, "cpu")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"not replaced, because it holds 'notes.txt'"):
+        build_features(spec, data, out, "cpu")
+    assert (out / "notes.txt").read_text() == "mine"
+    assert load_split(data, "val")["images"].dtype == np.uint8
+
+
+def test_a_disk_that_is_too_small_is_named(spec, data):
+    with pytest.raises(ValueError, match=r"the disk has 0.0 left"):
+        check_size(spec, load_manifest(data), free=10)
+
+
+def test_the_weights_are_part_of_the_manifest_and_the_limit_is_not(out, spec, data, tmp_path):
+    assert "limit_gib" not in load_manifest(out)["spec"]
+    one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    assert state_digest(one) != state_digest(other)
+    other.load_state_dict(one.state_dict())
+    assert state_digest(one) == state_digest(other)
+    build_features(spec.model_copy(update={"limit_gib": 1.0}), data, tmp_path / "more", "cpu")
+    assert (tmp_path / "more/manifest.json").read_bytes() == (out / "manifest.json").read_bytes()
 
 
 def test_too_many_draws_are_refused_before_anything_is_computed(spec, data, tmp_path):
@@ -202,3 +228,8 @@ def test_predictions_come_back_in_pixels(out, tiny_spec, tmp_path, monkeypatch):
     predict(run, out, tmp_path / "w.safetensors", tmp_path / "p.npz", "cpu", "val")
     with np.load(tmp_path / "p.npz") as stored:
         assert stored["boxes"].tolist() == [[[5.5, 5.5, 4, 4]]] * 2
+
+
+def test_boxes_in_pixels_are_not_judged_in_cells(out, tiny_spec, tmp_path):
+    with pytest.raises(ValueError, match="features: features, in whose cells no box is judged"):
+        evaluate(tiny_spec(), out, tmp_path / "p.npz", tmp_path / "metrics.json", "val")

@@ -38,3 +38,9 @@ def test_it_follows_the_learning_rate(tiny_spec, decay, expected):
 def test_a_method_without_a_loop_takes_whole_steps(tiny_spec):
     method = build_method(tiny_spec(params={"keypoint_decay": True}.items()), CPU)
     assert method.cooling() == 1
+
+
+def test_a_patch_without_a_gradient_stays_when_all_is_cold():
+    boxes = torch.rand(1, 2, 4)
+    moved = KeypointStep(10, 2, 1, 0, decay=True).move(boxes, boxes, torch.zeros(1, 2, 4), 0.0)
+    assert torch.equal(moved, boxes)

@@ -104,4 +104,13 @@ def test_a_trees_digest_changes_with_its_files(tmp_path):
     os.utime(path, ns=(1, 1))
     second = digest()
     path.rename(path.with_name("b.jpg"))
-    assert len({first, second, digest()}) == 3
+    third = digest()
+    assert len({first, second, third}) == 3
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "c.jpg").write_bytes(b"three")
+    (tmp_path / "photographs" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photographs" / "up").symlink_to(tmp_path / "photographs")
+    (tmp_path / "photographs" / "nowhere").symlink_to(tmp_path / "none")
+    fourth = digest()
+    (tmp_path / "elsewhere" / "d.jpg").write_bytes(b"four")
+    assert len({third, fourth, digest()}) == 3

@@ -81,9 +81,7 @@ def features(options: argparse.Namespace) -> None:
     check_code("features", spec.network.module, options.code)
     from mist_bench.features import build_features
 
-    build_features(
-        spec, Path(options.dataset).parent, Path(options.manifest).parent, options.device
-    )
+    build_features(spec, Path(options.dataset).parent, Path(options.out).parent, options.device)
 
 
 def train(options: argparse.Namespace) -> None:

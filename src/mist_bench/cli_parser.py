@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
             "compute what methods see instead of a dataset's images",
             **spec,
             dataset="manifest.json of the dataset",
-            manifest="manifest.json to write; the features go beside it",
+            out="manifest.json to write; the features go beside it",
             device=DEVICE,
         ),
         add(

@@ -109,7 +109,16 @@ def _check_data(config: Config) -> None:
         check_keywords(f"backbones.{name}.params", backbone.params, backbone.module, "build")
     for name, dataset in config.datasets.items():
         check_keywords(f"datasets.{name}.params", dataset.params, dataset.module, "make_split")
+        background = dataset.background
+        if background is not None and background >= dataset.num_classes:
+            raise ConfigError(
+                f"datasets.{name}.background: {background} is none of the "
+                f"{dataset.num_classes} classes"
+            )
         if dataset.features:
+            least, most = dataset.features.mask or (0, 0)
+            if least > most:
+                raise ConfigError(f"datasets.{name}.features.mask: {least:g} is more than {most:g}")
             where = f"datasets.{name}.features.backbone"
             check_names(where, [dataset.features.backbone], config.backbones)
             stride = config.backbones[dataset.features.backbone].stride
@@ -187,8 +196,9 @@ def _override(entry: MethodEntry, experiment: str) -> Override:
 
 
 def dataset_spec(config: Config, name: str) -> DatasetSpec:
-    """Return the specification of the dataset ``name``."""
-    return DatasetSpec(name=name, preset=config.preset, **config.datasets[name].model_dump())
+    """Return the specification of the dataset ``name``: features are not part of its files."""
+    dataset = config.datasets[name].model_dump(exclude={"features"})
+    return DatasetSpec(name=name, preset=config.preset, **dataset)
 
 
 def input_size(config: Config, dataset: Dataset) -> tuple[tuple[int, int, int], int]:

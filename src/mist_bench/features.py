@@ -6,6 +6,7 @@ cells, so that any method can train on it. Training images appear ``draws`` time
 Shapes: N images, D draws, C channels, H W image, h w feature map, L the most instances in an image.
 """
 
+import hashlib
 import importlib
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from mist_bench.boxes import to_cells
+from mist_bench.datasets.build import refuse_foreign, replace
 from mist_bench.datasets.files import (
     load_manifest,
     load_split,
@@ -42,9 +44,13 @@ def build_features(spec: FeatureSpec, data: Path, out: Path, device: str) -> Non
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        ValueError: if the features would exceed the limit, or the backbone does not fit.
+        ValueError: if the features would exceed the limit or the disk, the backbone does not fit,
+            or ``out`` holds something else, such as the images.
         OSError: if another process is writing them.
     """
+    if out.resolve() == data.resolve():
+        raise ValueError(f"{out}: the images are here; write their features to another folder")
+    refuse_foreign(out)
     use_deterministic_torch(1)
     fresh = out.with_name(f".{out.name}.partial")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -54,8 +60,7 @@ def build_features(spec: FeatureSpec, data: Path, out: Path, device: str) -> Non
             fresh.mkdir()
             try:
                 _write(spec, data, fresh, choose_device(device))
-                shutil.rmtree(out, ignore_errors=True)
-                fresh.rename(out)
+                replace(fresh, out)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
     except Timeout:
@@ -65,7 +70,7 @@ def build_features(spec: FeatureSpec, data: Path, out: Path, device: str) -> Non
 def _write(spec: FeatureSpec, data: Path, folder: Path, device: torch.device) -> None:
     """Write every split and the manifest to ``folder``."""
     source = load_manifest(data)
-    check_size(spec, source)
+    check_size(spec, source, shutil.disk_usage(folder).free)
     network = importlib.import_module(spec.network.module).build(**spec.network.params)
     network = network.to(device, memory_format=torch.channels_last).requires_grad_(False)
     entries = {}
@@ -77,7 +82,8 @@ def _write(spec: FeatureSpec, data: Path, folder: Path, device: torch.device) ->
     manifest = {
         "name": spec.dataset,
         "preset": spec.preset,
-        "spec": spec.model_dump(mode="json"),
+        "spec": spec.model_dump(mode="json", exclude={"limit_gib"}),
+        "weights": state_digest(network),
         "source": source["source"],
         "dataset": file_digest(data / "manifest.json"),
         "cells": {"stride": spec.network.stride, "origin": spec.network.origin},
@@ -86,8 +92,23 @@ def _write(spec: FeatureSpec, data: Path, folder: Path, device: torch.device) ->
     save_manifest(folder, manifest)
 
 
-def check_size(spec: FeatureSpec, manifest: dict) -> None:
-    """Raise a ``ValueError`` if the features would be larger than their limit."""
+def state_digest(network: nn.Module) -> str:
+    """Return the sha256 of a network's weights and buffers, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def check_size(spec: FeatureSpec, manifest: dict, free: int) -> None:
+    """Raise a ``ValueError`` if the features would be larger than their limit or the disk.
+
+    Args:
+        spec: draws, backbone and limit.
+        manifest: of the dataset.
+        free: bytes left on the disk; a memory map that outgrows it would kill the process.
+    """
     total = 0
     for split, entry in manifest["splits"].items():
         N, _, H, W = entry["arrays"]["images"]["shape"]
@@ -97,6 +118,11 @@ def check_size(spec: FeatureSpec, manifest: dict) -> None:
         raise ValueError(
             f"datasets.{spec.dataset}.features: {total / GIB:.1f} GiB are needed, more than "
             f"limit_gib {spec.limit_gib:g}: lower draws or raise the limit"
+        )
+    if total > free:
+        raise ValueError(
+            f"datasets.{spec.dataset}.features: {total / GIB:.1f} GiB are needed, but the disk has "
+            f"{free / GIB:.1f} left: lower draws or make room"
         )
 
 

@@ -5,6 +5,7 @@ Shared by the Snakefile and the command line, hence torch-free and quick to impo
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -177,11 +178,16 @@ def tree_digest(folder: Path) -> str:
     """
     if not folder.is_dir():
         return ""
-    lines = []
-    for place, _, names in os.walk(folder):
+    lines, seen = [], set()
+    for place, inside, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in seen:  # a link to a folder above
+            inside.clear()
+            continue
+        seen.add(os.path.realpath(place))
         for path in (Path(place, name) for name in names):
-            stat = path.lstat()
-            lines.append(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}")
+            with contextlib.suppress(OSError):  # a link to nothing
+                stat = path.stat()
+                lines.append(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}")
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]
 
 

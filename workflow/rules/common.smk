@@ -97,6 +97,13 @@ def feature_code(wildcards):
     return provenance.digest("features", features_of(wildcards).network.module)
 
 
+def feature_weights(wildcards):
+    """Return the digest of the file that a backbone's weights come from, if one is named."""
+    path = features_of(wildcards).network.params.get("weights")
+    file = Path(path or "").expanduser()
+    return provenance.file_digest(file) if path and file.is_file() else ""
+
+
 def feature_device(wildcards):
     return config_of(wildcards.preset).device
 

@@ -38,9 +38,10 @@ rule features:
     params:
         spec=feature_text,
         code=feature_code,
+        weights=feature_weights,
     message:
         "features of {wildcards.dataset}, {wildcards.preset}"
     shell:
         "mist-bench features --spec {params.spec:q} --code {params.code}"
-        " --dataset {input.manifest:q} --manifest {output.manifest:q}"
+        " --dataset {input.manifest:q} --out {output.manifest:q}"
         " --device {resources.device} > {log:q} 2>&1"

@@ -29,7 +29,7 @@ def build(*, weights: str | None, mean: Sequence[float], std: Sequence[float]) -
     Raises:
         ValueError: if the weights cannot be had, or are another network's.
     """
-    state = _downloaded() if weights is None else _read(Path(weights))
+    state = _downloaded() if weights is None else _read(Path(weights).expanduser())
     network = trunk()
     try:
         network.load_state_dict({k: v for k, v in state.items() if k.split(".")[0] not in UNUSED})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import inspect
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 from mist_bench.datasets.files import (
     MANIFEST,
     Split,
-    load_manifest,
     save_manifest,
     save_split,
 )
@@ -36,9 +35,7 @@ def build_dataset(spec: DatasetSpec, out: Path) -> None:
         OSError: if the disk refuses, with the folder's name.
     """
     out = Path(out).absolute()
-    foreign = _foreign(out)
-    if foreign:
-        raise ValueError(f"{out}: not replaced, because it holds {foreign!r}, not of a dataset")
+    refuse_foreign(out)
     partial, lock = (out.with_name(f".{out.name}.{end}") for end in ("partial", "lock"))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +43,7 @@ def build_dataset(spec: DatasetSpec, out: Path) -> None:
             try:
                 _fresh(partial)
                 _write(spec, partial)
-                _replace(partial, out)
+                replace(partial, out)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
                 lock.unlink(missing_ok=True)
@@ -106,17 +103,20 @@ def make(spec: DatasetSpec, split: str, rng: np.random.Generator) -> Split:
     return content
 
 
-def _foreign(out: Path) -> str | None:
-    """Return the name of something in ``out`` that is no part of a dataset, if there is any."""
-    known = {MANIFEST, *(f"{split}.npz" for split in SPLITS)}
-    with contextlib.suppress(ValueError):  # without a manifest, no other file is known
-        for entry in load_manifest(out)["splits"].values():
-            known.update(entry.get("files", {}))
+def refuse_foreign(out: Path) -> None:
+    """Raise a ``ValueError`` if the folder ``out`` holds something that is no part of a dataset.
+
+    A dataset has a manifest and, of each split, arrays and files named after it. Snakemake deletes
+    some of them before it has a dataset made again.
+    """
+    part = re.compile(rf"({'|'.join(SPLITS)})(\.npz|\.npy|_\w+\.(json|csv))")
     try:
         names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     except OSError as error:
         raise OSError(f"{out}: cannot be read: {error.strerror}") from None
-    return next((name for name in names if name not in known and name[0] != "."), None)
+    for name in names:
+        if name != MANIFEST and name[0] != "." and not part.fullmatch(name):
+            raise ValueError(f"{out}: not replaced, because it holds {name!r}, not of a dataset")
 
 
 def _fresh(folder: Path) -> None:
@@ -126,7 +126,7 @@ def _fresh(folder: Path) -> None:
     folder.mkdir()
 
 
-def _replace(new: Path, out: Path) -> None:
+def replace(new: Path, out: Path) -> None:
     """Put ``new`` in the place of ``out``."""
     old = out.with_name(f".{out.name}.old")
     if old.exists():

@@ -177,7 +177,8 @@ def load_split(folder: Path, split: str) -> dict[str, NDArray]:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         if mapped := entry.get("mapped"):
-            arrays[mapped] = np.load(path.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+            path = path.with_suffix(".npy")  # for errors, too
+            arrays[mapped] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"{path}: not found: build the dataset first") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -34,10 +34,13 @@ def import_dataset(folder: Path, name: str, out: Path, config: Config) -> dict[s
         raise ValueError(f"{folder}: no such folder")
     module = MODULES[name]
     spec, listed = dataset_spec(config, name), module.sizes(folder)
-    update: dict[str, Any] = {"module": module.__name__, "sizes": listed, "features": None}
+    update: dict[str, Any] = {"module": module.__name__, "sizes": listed}
     update["params"] = {"root": str(folder.absolute())}
     if name == "pascal_coco":
-        side, stride = spec.params["side"], config.backbones[spec.features.backbone].stride
+        side, stride = (
+            spec.params["side"],
+            config.backbones[config.datasets[name].features.backbone].stride,
+        )
         H, W = official_pascal.canvas(folder, side, stride)
         most = spec.params["max_instances"]
         update["params"] |= {"side": side, "canvas": [H, W], "max_instances": most}

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from mist_bench.datasets.files import load_split
+from mist_bench.datasets.files import load_manifest, load_split
 from mist_bench.evaluation.coco import ap50, ap_center
 from mist_bench.evaluation.detection import (
     class_metrics,
@@ -50,6 +50,8 @@ def evaluate(
     Raises:
         ValueError: in one line, if the predictions do not fit the split.
     """
+    if "cells" in load_manifest(data):
+        raise ValueError(f"{data}: features, in whose cells no box is judged: give the images'")
     truth = load_split(data, split)
     arrays = load_predictions(predictions)
     if spec.task.kind == "reconstruction" and "scores" in arrays:

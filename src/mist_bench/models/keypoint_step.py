@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+TINY = torch.finfo(torch.float32).tiny  # a step of length 0 stays 0
+
 
 class KeypointStep:
     """Gradient descent on keypoints: plain steps per image, each no longer than ``clip``.
@@ -61,4 +63,4 @@ class KeypointStep:
         """Return the step (..., D) down a gradient, at ``moved`` px from the start."""
         step = self.lr * (grad + 2 * self.penalty * moved)
         length = step.norm(dim=-1, keepdim=True)
-        return step * (cooling * self.clip / length).clamp(max=1)
+        return step * (cooling * self.clip / length.clamp(min=TINY)).clamp(max=1)
