@@ -247,6 +247,30 @@ def test_what_cannot_be_used_is_left_out_and_told_of(capsys, crops):
     ]
 
 
+def test_names_that_lead_elsewhere_are_told_of(capsys, crops):
+    """Nothing is read there: the image would need a canvas of 4480 px."""
+    Image.new("RGB", (600, 30)).save(crops.parent / "away.jpg")
+    (crops.parent / "away.xml").write_text(voc_text(CAR))
+    with (crops / "ImageSets" / "Main" / "test.txt").open("a") as file:
+        file.write("../../away\n")
+    assert official_pascal.canvas(crops, 224, 16) == (304, 304)
+    code, out, _ = run(capsys, "import-dataset", crops, *PASCAL)
+    assert code == 0
+    assert out.endswith("2 of 3 test images\n")
+    assert (Path("results/p") / "test_problems.csv").read_text().splitlines()[1:] == [
+        "VOC_pascal_coco_v2/../../away,Annotations/../../away.xml,path leaves its folder,"
+        "file name '../../away'"
+    ]
+
+
+def test_the_given_folder_is_read_beside_a_devkit(capsys, crops):
+    folder = crops.rename(crops.parent / "VOC2007")
+    for stem in ("2007_000001", "000001", "COCO_7", "tall"):
+        write_pascal(crops.parent / "VOCdevkit" / "VOC2007", "test", stem, ("dog", 0, 1, 1, 9, 9))
+    assert run(capsys, "import-dataset", folder, "--name", "pascal_coco", "--out", "p")[0] == 0
+    assert load_split(Path("p"), "test")["labels"].tolist() == [[7, 8], [15, -1]]
+
+
 def test_no_usable_image(capsys, crops):
     for path in (crops / "JPEGImages").iterdir():
         path.unlink()

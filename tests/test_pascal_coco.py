@@ -203,10 +203,11 @@ def test_a_set_that_is_not_there_is_reported(pets):
 @pytest.mark.parametrize(
     ("names", "paper", "expected"),
     [
-        (["VOC2007/1", "VOC2012/1", "COCO/1"], 4, "a sample of 3 photographs of PASCAL VOC"),
-        (["VOC2007/1", "VOC2012/1", "COCO/1"], 3, "3 photographs of PASCAL VOC (2007, 2012) and"),
-        (["COCO/1"], 1, "1 photographs of COCO"),
-        (["VOC2007/1"], 1, "1 photographs of PASCAL VOC (2007)"),
+        (["VOC2007/1", "VOC2012/1", "COCO/1"], 4, "drawn from a sample of 3 photographs of PASCAL"),
+        (["VOC2007/1", "VOC2012/1", "COCO/1"], 3, "drawn from the 3 photographs of PASCAL VOC"),
+        (["COCO/1"], 1, "drawn from the 1 photographs of COCO that the filters keep"),
+        (["VOC2012/1", "VOC2007/1"], 2, "drawn from the 2 photographs of PASCAL VOC (2007, 2012)"),
+        ([f"COCO/{i}" for i in range(15700)], 9780, "drawn from the 15,700 photographs of COCO"),
     ],
 )
 def test_source_in_words(monkeypatch, names, paper, expected):
@@ -219,8 +220,10 @@ def test_source_counts_photographs_that_are_there(pets, tmp_path):
     write_coco(tmp_path, coco_data((1, 18, 9, 9, 9, 9), (2, 18, 9, 9, 9, 9), images=(1, 2)))
     (tmp_path / "train2017" / "000000000002.jpg").unlink()
     made = make(tmp_path, fractions={"train": 1, "val": 0, "test": 0})
-    assert made.source == "a sample of 1 photographs of COCO"
-    assert make(pets, "val").source == make(pets).source == "a sample of 30 photographs of COCO"
+    assert made.source == "drawn from a sample of 1 photographs of COCO that the filters keep"
+    everything = "drawn from a sample of 30 photographs of COCO that the filters keep"
+    assert make(pets, "val").source == make(pets).source == everything
+    assert make(pets, size=5).source == everything  # whatever is used of them
 
 
 @pytest.mark.parametrize(

@@ -153,5 +153,5 @@ def test_pixels_are_those_of_the_photograph(made):
 
 def test_the_source_forbids_a_comparison(made):
     assert {each.source for each in made.values()} == {
-        "a sample of 26 photographs of PASCAL VOC (2007) and COCO"
+        "drawn from a sample of 26 photographs of PASCAL VOC (2007) and COCO that the filters keep"
     }

@@ -17,6 +17,7 @@ import pytest
 from devkits import PARAMS, coco_data, photo, voc_text, write_image
 
 from mist_bench.datasets import photographs
+from mist_bench.datasets.annotations import Problem
 from mist_bench.datasets.pascal_coco import make_split
 from mist_bench.datasets.photographs import ARCHIVES, fetch_annotations, fetch_images
 from mist_bench.datasets.voc import read_voc
@@ -198,6 +199,17 @@ def test_photographs_that_do_not_come_are_told_of(host):
     assert not [path for path in cache.iterdir() if path.name.startswith("tmp")]
 
 
+def test_a_photograph_of_voc_that_is_not_there_is_told_of(host):
+    cache = annotations(host)
+    lost = photo(id="VOC2007/a", file="VOCdevkit/VOC2007/JPEGImages/a.jpg")
+    (cache / lost.file).unlink()
+    problem = Problem(lost.id, lost.file, "missing image", "not where VOC's archives are unpacked")
+    asked = host.asked.copy()
+    assert fetch_images(cache, [lost], host.url) == ([], [problem])
+    assert host.asked == asked
+    assert fetch_images(cache, [lost, *dogs(1)], host.url) == (dogs(1), [problem])
+
+
 def test_a_body_that_is_cut_off_stops_the_download(host, monkeypatch):
     def send(self):
         self.send_response(200)
@@ -250,7 +262,9 @@ def test_a_dataset_by_download(host, monkeypatch):
     fetched = {name for name in host.asked if name.endswith("jpg")}
     assert fetched == {f"train2017/{name[5:]}.jpg" for name in index if name.startswith("COCO")}
     assert fetched
-    assert made.source == "a sample of 22 photographs of PASCAL VOC (2007) and COCO"
+    assert made.source == (
+        "drawn from a sample of 22 photographs of PASCAL VOC (2007) and COCO that the filters keep"
+    )
 
 
 def test_archives_are_those_of_torchvision():

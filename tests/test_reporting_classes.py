@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 from test_reporting_tables import make_config, put_run
@@ -102,6 +103,18 @@ def test_a_stand_in_is_never_judged_though_the_papers_value_stands_beside_it(res
         text = (results / "tables" / f"table4.{kind}").read_text()
         assert f"Data: PASCAL+COCO: {STAND_IN}." in text
         assert "MIST on PASCAL+COCO: no claim: stand-in data." in text
+
+
+def test_how_easy_the_location_of_one_object_is(results):
+    """One that covers 30% of a square of side 1 holds its center by its place alone."""
+    frame_of("table4", results)
+    text = (results / "tables" / "table4.md").read_text()
+    assert "always up to an aspect ratio of 1.2, in 63% of random squares at 2" in text
+    for aspect, share in ((1.2, 1), (2, 0.63)):
+        width = (0.3 / aspect) ** 0.5  # the shorter side; along the longer, the center is inside
+        starts = np.linspace(0, 1 - width, 10_001)
+        inside = (starts <= 0.5) & (starts + width >= 0.5)
+        assert inside.mean() == pytest.approx(share, abs=0.005)
 
 
 def test_photographs_are_judged(tmp_path):

@@ -2,7 +2,7 @@ import pytest
 from devkits import list_voc, voc_text, write_voc
 
 from mist_bench.datasets.annotations import Instance, Photograph
-from mist_bench.datasets.voc import find_voc, photo_id, read_voc
+from mist_bench.datasets.voc import find_voc, photo_id, read_folder, read_voc
 
 CAR = ("car", 0, 11, 6, 30, 20)
 
@@ -55,6 +55,16 @@ def test_where_a_devkit_may_be(tmp_path, place):
     assert read_voc(tmp_path, "VOC2012") is None
 
 
+def test_a_given_folder_is_read_whatever_lies_beside_it(tmp_path):
+    write_voc(tmp_path, "inner", CAR)
+    write_voc(tmp_path / "x", "outer", CAR)
+    folder = (tmp_path / "x" / "VOCdevkit" / "VOC2007").rename(tmp_path / "VOC2007")
+    (photo,) = read_folder(folder, folder).photographs
+    assert (photo.id, photo.file) == ("VOC2007/outer", "JPEGImages/outer.jpg")
+    (photo,) = read_voc(tmp_path, "VOC2007").photographs
+    assert photo.id == "VOC2007/inner"
+
+
 def test_only_listed_photographs_count_where_there_are_lists(tmp_path):
     for stem in ("a", "b", "c"):
         write_voc(tmp_path, stem, CAR)
@@ -72,7 +82,7 @@ def test_listed_but_not_annotated(tmp_path):
     reading = read_voc(tmp_path, "VOC2007")
     assert [photo.id for photo in reading.photographs] == ["VOC2007/a"]
     assert [(each.photo, each.reason) for each in reading.problems] == [
-        ("VOC2007/../../../etc/passwd", "missing annotation"),
+        ("VOC2007/../../../etc/passwd", "path leaves its folder"),
         ("VOC2007/000009", "missing annotation"),
     ]
 

@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--partial", action="store_true", help="also if runs are missing")
         collected.append(command)
     collected.append(add("calibration", "compare candidate generators of MNIST-hard"))
-    collected.append(add("tuning", "compare candidate parameters of the differentiable top-Ks"))
+    collected.append(add("tuning", "compare candidate parameters on the val split"))
     collected.append(add("report", "make the HTML report from stored results"))
     collected.append(add("publish", "copy tables, figures and curves to results/reference"))
     for name in ("predict", "evaluate"):

@@ -16,11 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mist_bench.boxes import xyxy_to_cxcywh
-from mist_bench.datasets.annotations import Photograph, Problem, UnusableError, clip_box
+from mist_bench.datasets.annotations import (
+    Photograph,
+    Problem,
+    UnusableError,
+    clip_box,
+    inside,
+)
 from mist_bench.datasets.crops import FORMATS, open_image
 from mist_bench.datasets.files import Split
 from mist_bench.datasets.pascal_coco_report import problems_text
-from mist_bench.datasets.voc import photo_id, read_voc
+from mist_bench.datasets.voc import photo_id, read_folder
 from mist_bench.schema import SPLITS
 
 SOURCE = "the authors' PASCAL+COCO"
@@ -82,10 +88,10 @@ def make_split(
     """
     folder = Path(root).resolve()
     names = list_names(folder, split)[:size]
-    reading = read_voc(folder.parent, folder.name)
-    photos = {photo.id: photo for photo in reading.photographs} if reading else {}
+    reading = read_folder(folder, folder)
+    photos = {photo.id: photo for photo in reading.photographs}
     ids = {photo_id(folder.name, name): name for name in names}
-    problems = [each for each in reading.problems if each.photo in ids] if reading else []
+    problems = [each for each in reading.problems if each.photo in ids]
     cuts = []
     for key, name in ids.items():
         if key not in photos:
@@ -108,14 +114,18 @@ def list_path(root: Path, split: str) -> Path:
 
 
 def list_names(root: Path, split: str) -> list[str]:
-    """Return the names in the list of a split."""
+    """Return the names in the list of a split, as they are: ``image_path`` checks them."""
     text = list_path(root, split).read_text(encoding="utf-8", errors="replace")
     return [line.split()[0] for line in text.splitlines() if line.strip()]
 
 
 def image_path(root: Path, name: str) -> Path:
-    """Return the image of a name in a list."""
-    return root / "JPEGImages" / f"{name}.jpg"
+    """Return the image of a name in a list.
+
+    Raises:
+        UnusableError: if the name leads elsewhere.
+    """
+    return root / "JPEGImages" / inside(f"{name}.jpg")
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -22,7 +22,7 @@ def source(photos: Sequence[Photograph], *, drawn: bool) -> str:
     """Return in words where the pictures come from, without any path.
 
     Args:
-        photos: all that the filters keep, of all splits.
+        photos: all that the filters keep, of all splits; fewer may be used.
         drawn: they are scenes that stand in for photographs.
     """
     if drawn:
@@ -30,8 +30,9 @@ def source(photos: Sequence[Photograph], *, drawn: bool) -> str:
     names = {photo.id.partition("/")[0] for photo in photos}
     years = sorted(name.removeprefix("VOC") for name in names - {"COCO"})
     sets = [f"PASCAL VOC ({', '.join(years)})"] * bool(years) + ["COCO"] * ("COCO" in names)
-    words = f"{len(photos)} photographs of {' and '.join(sets)}"
-    return words if len(photos) >= sum(PAPER.values()) else f"a sample of {words}"
+    words = f"{len(photos):,} photographs of {' and '.join(sets)} that the filters keep"
+    few = len(photos) < sum(PAPER.values())
+    return f"drawn from {'a sample of' if few else 'the'} {words}"
 
 
 def count_rows(

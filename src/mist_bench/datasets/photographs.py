@@ -1,7 +1,9 @@
 """PASCAL VOC's and COCO's photographs by download: what is whole is not fetched again.
 
 VOC comes as archives. COCO's 19 GB of photographs are not fetched: only its annotations, and then,
-one by one, the photographs that are wanted. A file has its name only once it is whole and verified.
+one by one, the photographs that are wanted. Archives and these photographs have their names only
+once they are whole and verified; what an archive holds counts once its marker, ``.NAME.done``, is
+there.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ ARCHIVES = {
 USED = re.compile(r"VOCdevkit/VOC\d{4}/(JPEGImages|Annotations|ImageSets/Main)/\w[\w.-]*", re.ASCII)
 COCO_FOLDER = "coco"  # where coco.find_coco looks
 COCO_IMAGES = ("train2017", "val2017")
+COCO_IDS = "COCO/"  # what its photographs' ids begin with
 CONNECTIONS = 8  # photographs on their way at a time
 RETRIES = Retry(total=3, backoff_factor=0.5, status_forcelist=(500, 502, 503, 504))
 MANUAL = (
@@ -98,16 +101,28 @@ def fetch_images(
 
     Args:
         folder: what ``fetch_annotations`` returned.
-        photos: photographs of VOC, which are there, and of COCO.
+        photos: photographs of VOC, which are there or cannot be had, and of COCO.
         coco_host: where COCO's folders of photographs are.
 
     Raises:
         ValueError: if the host cannot be reached; the message says what to do instead.
         OSError: if the disk refuses.
     """
-    wanted = [photo for photo in photos if not (folder / photo.file).is_file()]
-    if not wanted:
-        return list(photos), []
+    absent = [photo for photo in photos if not (folder / photo.file).is_file()]
+    wanted = [photo for photo in absent if photo.id.startswith(COCO_IDS)]
+    problems = [
+        Problem(photo.id, photo.file, "missing image", "not where VOC's archives are unpacked")
+        for photo in absent
+        if not photo.id.startswith(COCO_IDS)
+    ]
+    if wanted:
+        problems += _fetch_wanted(folder, wanted, coco_host)
+    failed = {problem.photo for problem in problems}
+    return [photo for photo in photos if photo.id not in failed], problems
+
+
+def _fetch_wanted(folder: Path, wanted: Sequence[Photograph], coco_host: str) -> list[Problem]:
+    """Bring photographs of COCO into ``folder``; return why some do not come."""
     logger.info("%d photographs of COCO are fetched", len(wanted))
     _require(coco_host)
     with (
@@ -122,13 +137,11 @@ def fetch_images(
             return _fetch_image(session, coco_host, folder, photo, Path(scratch))
 
         try:
-            problems = [problem for problem in pool.map(fetch, wanted) if problem is not None]
+            return [problem for problem in pool.map(fetch, wanted) if problem is not None]
         except requests.RequestException as error:
             raise _failure(coco_host, type(error).__name__) from None
         finally:
             pool.shutdown(cancel_futures=True)  # after an error, the rest is not begun
-    failed = {problem.photo for problem in problems}
-    return [photo for photo in photos if photo.id not in failed], problems
 
 
 def _fetch_image(

@@ -36,16 +36,24 @@ def find_voc(root: Path, year: str) -> Path | None:
 def read_voc(root: Path, year: str) -> Reading | None:
     """Return the photographs of one year of PASCAL VOC; ``None`` if it is not there.
 
-    Where ``ImageSets/Main`` has lists, only listed photographs count: from 2008 on, those that
-    are annotated for other tasks have objects without a box (devkit's documentation).
-
     Args:
         root: folder with the devkit, or the devkit itself.
         year: name of the year's folder, ``VOC2007`` to ``VOC2012``.
     """
     folder = find_voc(root, year)
-    if folder is None:
-        return None
+    return None if folder is None else read_folder(root, folder)
+
+
+def read_folder(root: Path, folder: Path) -> Reading:
+    """Return the photographs of a folder laid out as a year of PASCAL VOC.
+
+    Where ``ImageSets/Main`` has lists, only listed photographs count: from 2008 on, those that
+    are annotated for other tasks have objects without a box (devkit's documentation).
+
+    Args:
+        root: ``folder`` or one above it; files are named below it.
+        folder: with Annotations, JPEGImages and ImageSets; its name begins the photographs' ids.
+    """
     annotated = {path.stem for path in (folder / "Annotations").glob("*.xml")}
     listed = _listed(folder)
     wanted = annotated if listed is None else listed
@@ -54,12 +62,13 @@ def read_voc(root: Path, year: str) -> Reading | None:
         file = f"Annotations/{stem}.xml"
         try:
             if stem not in annotated:
+                inside(stem)  # raises for a name that leads elsewhere
                 raise UnusableError("missing annotation", "listed in ImageSets/Main")
             reading.photographs.append(_photograph(root, folder, stem))
         except UnusableError as problem:
             where = (folder.relative_to(root) / file).as_posix()
             reading.problems.append(
-                Problem(photo_id(year, stem), where, problem.reason, problem.detail)
+                Problem(photo_id(folder.name, stem), where, problem.reason, problem.detail)
             )
     return reading
 

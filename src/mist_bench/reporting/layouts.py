@@ -140,7 +140,10 @@ LAYOUTS = {
             f"{_RIGHT_CENTER} Official: matched greedily, in the order of the ground truth. The "
             "paper has no AP here. AP: mean over the classes of the average precision of "
             "detections ranked by score; center inside: right by the rule above; AP.50: right with "
-            "an IoU of at least .5; the size of a detection's box is fixed."
+            "an IoU of at least .5; the size of a detection's box is fixed. In a square of which "
+            "one object covers 30%, the center of the square usually lies inside the object "
+            "(always up to an aspect ratio of 1.2, in 63% of random squares at 2), so that "
+            "location is nearly free for images with one object, for every method."
         ),
     ),
     "table4_classes": Layout(
