@@ -109,7 +109,7 @@ def refuse_foreign(out: Path) -> None:
     A dataset has a manifest and, of each split, arrays and files named after it. Snakemake deletes
     some of them before it has a dataset made again.
     """
-    part = re.compile(rf"({'|'.join(SPLITS)})(\.npz|\.npy|_\w+\.(json|csv))")
+    part = re.compile(rf"({'|'.join(SPLITS)})(\.npz|\.npy|_[\w.]+)")
     try:
         names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     except OSError as error:
