@@ -143,20 +143,6 @@ def test_a_folder_with_other_files_is_refused(tiny):
     assert (tiny / "train.npz").exists()
 
 
-def test_what_snakemake_leaves_of_a_dataset_is_replaced(tiny):
-    """It deletes declared outputs before a job, the manifest among them, and no index."""
-    (tiny / "manifest.json").unlink()
-    (tiny / "val_index.json").write_text("[]")
-    (tiny / "test_problems.csv").write_text("photo")
-    build_dataset(spec(), tiny)
-    assert sorted(p.name for p in tiny.iterdir()) == [
-        "manifest.json",
-        "test.npz",
-        "train.npz",
-        "val.npz",
-    ]
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -86,6 +86,7 @@ def test_a_dataset_with_files_is_replaced(spec, tmp_path):
 
 @pytest.mark.parametrize("manifest", ["{", None])
 def test_files_named_after_a_split_are_known_without_a_manifest(spec, tmp_path, manifest):
+    """Snakemake deletes declared outputs before a job, the manifest among them, and no index."""
     folder = tmp_path / "out"
     build_dataset(spec(index="1"), folder)
     (folder / "notes").touch()
