@@ -58,7 +58,8 @@ seeds where there are several), the paper's value, the verdict.</p>
 <span class="small">{{ cell.interval }}</span><br>{% endif %}
 {% if cell.paper is not none %}
 <span class="small">paper {{ cell.number(cell.paper) }}</span><br>{% endif %}
-{% if grid.compared or cell.ours.mean is none %}
+{% if cell.ours.mean is none and not grid.compared and cell.short_verdict == "not specified" %}
+&ndash;{% elif grid.compared or cell.ours.mean is none %}
 <span class="verdict {{ cell.short_verdict | slug }}">{{ cell.short_verdict }}</span>{% endif %}
 {% endif %}</td>
 {% endfor %}</tr>
