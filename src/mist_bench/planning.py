@@ -216,8 +216,8 @@ def cost_key(spec: RunSpec | DatasetSpec | FeatureSpec) -> str:
     """Return what the cost of a step or an image depends on: not on seed, data or budget."""
     if isinstance(spec, RunSpec):
         training = spec.training
-        own = (spec.module, spec.task, spec.params, training.batch_size, training.threads)
-        return repr(own)
+        budget = (training.batch_size, training.threads, training.precision)
+        return repr((spec.module, spec.task, spec.params, budget))
     return type(spec).__name__ + settings.canonical(spec)
 
 

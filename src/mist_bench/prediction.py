@@ -36,11 +36,20 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def use_deterministic_torch(threads: int) -> None:
-    """Make torch give the same bits on the same machine with ``threads`` CPU threads."""
+def use_deterministic_torch(threads: int, *, tf32: bool = False) -> None:
+    """Make torch give the same bits on the same machine with ``threads`` CPU threads.
+
+    Args:
+        threads: CPU threads of numeric code.
+        tf32: whether an NVIDIA GPU may round the factors of float32 products to 11 bits; torch's
+            own default lets convolutions do so.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a tenth of a step, same bits
 
 
 def build_method(spec: RunSpec, device: torch.device) -> Method:

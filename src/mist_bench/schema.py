@@ -38,6 +38,11 @@ class Training(Strict):
         "last", description="weights kept: of the last step, or best on val by a box-free score"
     )
     threads: PositiveInt = Field(1, description="CPU threads of numeric code; part of the result")
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32",
+        description="of products and convolutions in training: tf32 on NVIDIA GPUs, bfloat16 by "
+        "autocast where the CPU (AMX, AVX512-BF16) or GPU has it; predictions are always float32",
+    )
 
 
 class Backbone(Strict):

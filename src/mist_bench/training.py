@@ -77,7 +77,7 @@ def _train(
     stop: "StopSignal",
 ) -> None:
     training = spec.training
-    use_deterministic_torch(training.threads)
+    use_deterministic_torch(training.threads, tf32=training.precision == "tf32")
     split, val = load_split(data, "train"), load_split(data, "val")
     method = build_method(spec, device)
     manifest = file_digest(data / "manifest.json")
@@ -97,7 +97,8 @@ def _train(
             index = choose(spec.seed, step, training.batch_size, len(split["images"]))
             method.train()
             batch = make_batch(split, index, method.supervision, device, spec.task)
-            scalars = method.train_step(batch)
+            with narrow_products(training.precision, device):
+                scalars = method.train_step(batch)
             check_finite(scalars, step)
             log.step(step, scalars)
             if step % training.validate_every == 0 or step == training.steps:
@@ -120,6 +121,14 @@ def _train(
     parameters = sum(parameter.numel() for parameter in method.parameters())
     facts = {"code": dict(code), "manifest": manifest, "parameters": parameters}
     write_run(out, work / "kept.safetensors", log, spec, facts)
+
+
+def narrow_products(precision: str, device: torch.device) -> torch.autocast:
+    """Return the context of a training step: products and convolutions in bfloat16, if told so.
+
+    Weights, their updates, losses and coordinates stay float32, which autocast leaves alone.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def remember_learning_rates(optimizers: Mapping[str, Optimizer]) -> None:

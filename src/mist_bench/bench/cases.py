@@ -29,7 +29,7 @@ from mist_bench.models.selection import local_spatial_softmax
 from mist_bench.prediction import build_method, predict_split
 from mist_bench.reporting.tables import write_table
 from mist_bench.schema import Config, RunSpec
-from mist_bench.training import choose, make_batch
+from mist_bench.training import choose, make_batch, narrow_products
 from mist_bench.types import Method, TaskSpec
 
 TABLE = "table2"
@@ -104,8 +104,17 @@ class Setup:
 
     def train_step(self) -> Case:
         """Return one training step, without making its batch."""
-        run = lambda: self.method.train_step(self.batch)  # noqa: E731
+        run = self.narrowed(lambda: self.method.train_step(self.batch))
         return Case("train_step", run, self.batch_size, self.method.train)
+
+    def narrowed(self, run: Callable[[], object]) -> Callable[[], object]:
+        """Return ``run`` in the precision that the configuration trains in."""
+
+        def narrow() -> object:
+            with narrow_products(self.spec.training.precision, CPU):
+                return run()
+
+        return narrow
 
     def official_step(self) -> Case:
         """Return the official code's step over the same method."""
@@ -182,7 +191,7 @@ def mist_cases(setup: Setup) -> dict[str, Callable[[], Case]]:
         method.optimizers["detector"].step()
 
     def case(name: str, run: Callable, prepare: Callable = method.train) -> Callable[[], Case]:
-        return lambda: Case(name, run, setup.batch_size, prepare)
+        return lambda: Case(name, setup.narrowed(run), setup.batch_size, setup.narrowed(prepare))
 
     size = method.head.patch_size
     return {

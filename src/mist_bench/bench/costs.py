@@ -32,7 +32,7 @@ from mist_bench.prediction import (
 )
 from mist_bench.schema import Config, DatasetSpec, FeatureSpec, RunSpec
 from mist_bench.seeding import seed_torch
-from mist_bench.training import make_batch
+from mist_bench.training import make_batch, narrow_products
 from mist_bench.types import Method, TaskSpec
 
 STEPS = 20  # timed steps, where they are not slow
@@ -112,14 +112,16 @@ def run_cost(
         start: processor seconds that a process needs before it can begin.
         steps: most timed steps.
     """
-    use_deterministic_torch(spec.training.threads)
+    use_deterministic_torch(spec.training.threads, tf32=spec.training.precision == "tf32")
     method, B = build_method(spec, device), spec.training.batch_size
     seed_torch(spec.seed, "method")
     split, index = made_up(spec.task, B, floats=floats), np.arange(B)
 
     def step() -> None:
         method.train()
-        method.train_step(make_batch(split, index, method.supervision, device, spec.task))
+        batch = make_batch(split, index, method.supervision, device, spec.task)
+        with narrow_products(spec.training.precision, device):
+            method.train_step(batch)
 
     case = Case("train_step", step)
     flops = count_flops(case)
