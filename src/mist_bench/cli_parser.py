@@ -121,6 +121,11 @@ def add_imports(weights: argparse.ArgumentParser, dataset: argparse.ArgumentPars
         choices=("mnist_hard_classification", "pascal_coco_classification"),
         help="default: told from the names of the weights",
     )
+    weights.add_argument(
+        "--compat",
+        choices=("official",),
+        help="compute what the authors' code does with them; default: what the paper preset does",
+    )
     dataset.add_argument("folder", type=Path, help="the unpacked archive")
     dataset.add_argument(
         "--name",
@@ -169,10 +174,20 @@ def add_bench(bench: argparse.ArgumentParser) -> None:
         return kind
 
     stages = add("stages", "time every stage of one configuration", 30)
-    stages.add_argument(
-        "--experiment", default="mnist_hard_classification", help="its sizes (%(default)s)"
+    learning = add("learning", "time until Both on val reaches given values, on real data")
+    for kind in (stages, learning):
+        kind.add_argument(
+            "--experiment", default="mnist_hard_classification", help="key of experiments"
+        )
+        kind.add_argument("--method", default="mist", help="key of methods (%(default)s)")
+    learning.add_argument(
+        "--reach", nargs="+", type=fraction, default=[0.8, 0.9, 0.95], help="values of Both"
     )
-    stages.add_argument("--method", default="mist", help="key of methods (%(default)s)")
+    numbers = {"every": (50, "steps between two looks"), "images": (256, "of val in one look")}
+    numbers["limit"] = (300, "processor seconds of training at most")
+    for name, (value, words) in numbers.items():
+        text = f"{words} (%(default)s)"
+        learning.add_argument(f"--{name}", type=positive, default=value, help=text)
     stages.add_argument("--only", nargs="+", default=[], metavar="STAGE", help="these stages alone")
     stages.add_argument(
         "--against",
@@ -183,8 +198,20 @@ def add_bench(bench: argparse.ArgumentParser) -> None:
     add("official", "compare the official code's training step with this suite's", 5)
     scaling = add("scaling", "fit how time and memory grow with patches, canvas and images", 3)
     memory = add("memory", "peak memory of masks and of MIST's selection against locations")
-    for kind in (stages, scaling, memory):
+    for kind in (stages, learning, scaling, memory):
         kind.add_argument("--preset", default="cpu", help="of workflow/config (%(default)s)")
+
+
+def fraction(text: str) -> float:
+    """Return a number in (0, 1].
+
+    Raises:
+        ValueError: for anything else.
+    """
+    number = float(text)
+    if not 0 < number <= 1:
+        raise ValueError(f"must be above 0 and at most 1, got {number}")
+    return number
 
 
 def positive(text: str) -> int:

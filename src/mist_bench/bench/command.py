@@ -6,6 +6,7 @@ import argparse
 
 from mist_bench.bench import records
 from mist_bench.bench.compare import bench_official
+from mist_bench.bench.learning import bench_learning
 from mist_bench.bench.memory import bench_memory
 from mist_bench.bench.scaling import bench_scaling
 from mist_bench.bench.stages import bench_stages
@@ -16,6 +17,18 @@ def run(options: argparse.Namespace) -> None:
     if options.kind == "scaling":
         points = bench_scaling(options.out, preset=options.preset, repeats=options.repeats)
         text = records.points_text(points)
+    elif options.kind == "learning":
+        rows = bench_learning(
+            options.out,
+            preset=options.preset,
+            experiment=options.experiment,
+            method=options.method,
+            reach=options.reach,
+            every=options.every,
+            images=options.images,
+            limit=options.limit,
+        )
+        text = records.rows_text(rows)
     elif options.kind == "memory":
         text = records.points_text(bench_memory(options.out, preset=options.preset))
     elif options.kind == "official":

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from mist_bench.bench.records import Row
 
 if TYPE_CHECKING:
+    from mist_bench.bench.learning import Look
     from mist_bench.bench.scaling import Point
 
 DPI = 150
@@ -76,6 +77,34 @@ def _numbers(stage: str, found: Mapping[tuple[str, str], Row]) -> str:
 def _four(value: float) -> str:
     """Return a number with at least three digits, without an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def draw_learning(looks: Sequence[Look], reach: Sequence[float], caption: str) -> Figure:
+    """Return the metrics on val against processor seconds, and where each goal was first seen."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    ax = figure.subplots()
+    seconds = [look.seconds for look in looks]
+    names = {"both": "Both", "iou50": "IOU 50%", "classification": "Classif."}
+    for (name, label), color, marker in zip(names.items(), COLORS, MARKERS, strict=False):
+        values = [getattr(look, name) for look in looks]
+        ax.plot(seconds, values, color=color, marker=marker, ms=3, lw=1.2, label=label)
+    for goal in reach:
+        ax.axhline(goal, color="0.85", lw=0.8, zorder=0)
+        at = next((look.seconds for look in looks if look.both >= goal), None)
+        if at is not None:
+            ax.annotate(
+                f"{goal:.0%} at {at:.0f} s",
+                (at, goal),
+                xytext=(8, -12),
+                textcoords="offset points",
+                fontsize=8,
+                color=COLORS[0],
+            )
+    ax.set(xlabel="processor seconds of training", ylabel="fraction on val", ylim=(0, 1.02))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    _caption(figure, caption)
+    return figure
 
 
 def draw_scaling(points: Sequence[Point], caption: str) -> Figure:

@@ -1,0 +1,140 @@
+"""How soon a method reaches given values of *Both*: its learning curve against processor seconds.
+
+Trains as ``training.train`` does, schedule included, but stores nothing and stops when the highest
+value is reached. Unlike the other benchmarks it needs the real data set.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mist_bench import config as settings
+from mist_bench import training
+from mist_bench.bench import plots
+from mist_bench.bench.compare import read_spec
+from mist_bench.bench.records import Row, describe, write_record, write_rows
+from mist_bench.bench.timing import highest_memory
+from mist_bench.datasets.build import build_dataset
+from mist_bench.datasets.files import load_split
+from mist_bench.evaluation.metrics import compute
+from mist_bench.prediction import build_method, pack, predict_split, use_deterministic_torch
+from mist_bench.schema import RunSpec
+from mist_bench.seeding import seed_torch
+
+CPU = torch.device("cpu")
+METRICS = ("both", "iou50", "classification")
+logger = logging.getLogger("mist_bench")
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the val split.
+
+    Attributes:
+        step: after which it was taken.
+        seconds: processor seconds of the training so far; data and looks are not in it.
+        both: fraction of instances found and named (corrected, Sec. 5.2); of all looked at.
+        iou50: fraction of instances found.
+        classification: fraction of instances named, as counts per image.
+    """
+
+    step: int
+    seconds: float
+    both: float
+    iou50: float
+    classification: float
+
+
+def bench_learning(
+    out: Path,
+    *,
+    preset: str,
+    experiment: str,
+    method: str,
+    reach: Sequence[float],
+    every: int,
+    images: int,
+    limit: float,
+) -> list[Row]:
+    """Train until *Both* on val is ``reach``, and write when which value was first seen.
+
+    Args:
+        out: folder for learning.csv, learning_curve.csv, learning.json and learning.png.
+        preset: of workflow/config; its schedule is the one that is cut short.
+        experiment: key of experiments; a classification.
+        method: key of methods.
+        reach: values of *Both*, fractions.
+        every: steps between two looks.
+        images: of the val split in one look.
+        limit: processor seconds of training after which it ends anyway.
+
+    Returns:
+        The rows of learning.csv; a value that was not reached is NaN.
+
+    Raises:
+        ValueError: for an experiment without labels, or whose method sees features.
+        ConfigError: in one line, for an unknown name.
+    """
+    config, spec = read_spec(preset, experiment, method)
+    if spec.task.kind != "classification" or config.datasets[spec.dataset].features:
+        raise ValueError(f"{experiment}: only the learning of a classification of images is timed")
+    use_deterministic_torch(spec.training.threads)
+    with tempfile.TemporaryDirectory() as work:
+        data = Path(work) / spec.dataset
+        build_dataset(settings.dataset_spec(config, spec.dataset), data)
+        looks = learn(spec, data, until=max(reach), every=every, images=images, limit=limit)
+    rows = [Row(f"{goal:.0%}", "cpu_time", first(looks, goal), "s") for goal in sorted(reach)]
+    rows.append(Row("last", "both", looks[-1].both))
+    rows.append(Row("process", "peak_memory", highest_memory(), "MiB"))
+    out.mkdir(parents=True, exist_ok=True)
+    write_rows(out / "learning.csv", rows)
+    write_rows(out / "learning_curve.csv", looks)
+    facts = {"spec": spec.model_dump(mode="json"), "every": every, "images": images}
+    record = write_record(out / "learning.json", facts)
+    about = f"{method} on {experiment}, preset {preset}, seed {spec.seed}. {describe(record)}"
+    plots.save(plots.draw_learning(looks, sorted(reach), about), out / "learning.png")
+    return rows
+
+
+def learn(
+    spec: RunSpec, data: Path, *, until: float, every: int, images: int, limit: float
+) -> list[Look]:
+    """Return the looks of a training that ends when *Both* is ``until``, or at the limit."""
+    split, val = load_split(data, "train"), load_split(data, "val")
+    val = {name: array[:images] for name, array in val.items()}
+    method, budget = build_method(spec, CPU), spec.training
+    training.remember_learning_rates(method.optimizers)
+    seed_torch(spec.seed, "method")
+    looks: list[Look] = []
+    seconds = 0.0
+    for step in range(1, budget.steps + 1):
+        start = time.process_time()
+        training.scale_learning_rates(method.optimizers, training.schedule(step, budget))
+        index = training.choose(spec.seed, step, budget.batch_size, len(split["images"]))
+        method.train()
+        batch = training.make_batch(split, index, method.supervision, CPU, spec.task)
+        with training.narrow_products(budget.precision, CPU):
+            method.train_step(batch)
+        seconds += time.process_time() - start
+        last = step == budget.steps or seconds > limit
+        if step % every == 0 or last:
+            found = pack(predict_split(method, val["images"], budget.batch_size, CPU))
+            metrics = compute(spec.task, val, found)
+            looks.append(Look(step, seconds, *(metrics[name] for name in METRICS)))
+            logger.info("step %d, %.0f s: Both %.3f", step, seconds, looks[-1].both)
+            if last or looks[-1].both >= until:
+                break
+    return looks
+
+
+def first(looks: Sequence[Look], goal: float) -> float:
+    """Return the seconds at the first look that saw ``goal``; NaN if none did."""
+    return next((look.seconds for look in looks if look.both >= goal), float(np.nan))
