@@ -107,6 +107,15 @@ def tiny_spec():
 
 
 @pytest.fixture
+def tiny_mist(tiny_spec):
+    """A function that returns MIST for ``TINY`` with some of its parameters changed."""
+    from mist_bench.prediction import build_method
+
+    cpu = torch.device("cpu")
+    return lambda seed=0, **params: build_method(tiny_spec("mist", seed, params), cpu).train()
+
+
+@pytest.fixture
 def train_tiny(tiny_dataset, tmp_path):
     """A function that trains into ``tmp_path / name`` and returns that folder."""
     from spies import CODE

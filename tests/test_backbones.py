@@ -1,8 +1,10 @@
 """Pretrained networks: shapes, geometry, normalization and weights."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from torchvision.models import resnet34
 
 from mist_bench import config as settings
@@ -90,24 +92,54 @@ def test_without_network_the_manual_steps_are_named(monkeypatch, tmp_path):
 
 
 def test_images_are_scaled_channel_by_channel():
-    network = Normalized(torch.nn.Identity(), [0, 0.5, 1], [1, 0.5, 2])
+    network = Normalized(nn.Identity(), [0, 0.5, 1], [1, 0.5, 2])
     found = network(torch.ones(1, 3, 1, 1))
     assert found.flatten().tolist() == [1, 1, 0]
     with pytest.raises(ValueError, match="three numbers"):
-        Normalized(torch.nn.Identity(), [0, 0], [1, 1, 1])
+        Normalized(nn.Identity(), [0, 0], [1, 1, 1])
 
 
-def test_features_respond_where_their_cell_is(lite):
-    """The origin says which pixel the first cell is centered at: half a stride is half a cell."""
-    origin = (
-        settings.load(targets.SETTINGS, {"preset": "cpu"}).backbones["efficientnet_lite0"].origin
-    )
-    torch.manual_seed(0)
-    size, cell = 416, 12
-    images = torch.rand(1, 3, size, size, requires_grad=True)
-    (gradient,) = torch.autograd.grad(lite(images)[0, :, cell, cell].square().sum(), images)
+def response(network, images, cell):
+    """Return where a feature cell responds to images (px, x and y): its gradient's centroid."""
+    images.requires_grad_()
+    loss = network(images)[:, :, cell, cell].square().sum()
+    (gradient,) = torch.autograd.grad(loss, images)
     weight = gradient.abs().sum((0, 1))
-    for axis in (0, 1):
-        profile = weight.sum(axis)
-        center = (profile * torch.arange(size)).sum() / profile.sum()
-        assert abs(center - (origin + 16 * cell)) < 4
+    return [
+        float(weight.sum(axis) @ torch.arange(len(weight)).float() / weight.sum())
+        for axis in (0, 1)
+    ]
+
+
+def evened(network):
+    """Return the network with equal weights: a cell responds to its whole window alike."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+    return network.eval()
+
+
+def test_the_windows_of_cells_are_centered_where_strides_and_padding_say():
+    """A layer moves the first window by stride so far x ((kernel - 1) / 2 - padding before)."""
+    lite = 1 * (1 - 0) + 2 * (1 - 0) + 4 * (2 - 1) + 8 * (1 - 0)  # kernels 3, 3, 5, 3
+    images = torch.full((1, 3, 288, 288), 0.01)  # below where ReLU6 saturates
+    found = response(evened(efficientnet_lite.build(**PLAIN)), images, 8)
+    assert found == pytest.approx([16 * 8 + lite] * 2, abs=0.01)
+    layers = 1 * (3 - 3) + 2 * (1 - 1) + 4 * (1 - 1) + 8 * (1 - 1)  # kernels 7, 3, 3, 3
+    trunk = resnet.trunk()
+    trunk.maxpool = nn.AvgPool2d(3, 2, 1)  # a maximum of equals sends its gradient to the first
+    found = response(evened(trunk), images, 9)
+    assert found == pytest.approx([16 * 9 + layers] * 2, abs=0.01)
+
+
+def test_trained_features_respond_near_the_center_of_their_own_pixels(lite):
+    """Trained weights lean against the padding: 9.5 px, not 15; ``origin`` is the tile's center."""
+    entry = settings.load(targets.SETTINGS, {"preset": "cpu"}).backbones["efficientnet_lite0"]
+    torch.manual_seed(0)
+    found = response(
+        Normalized(lite.network, [0.498] * 3, [0.502] * 3), torch.rand(4, 3, 224, 224), 6
+    )
+    assert np.array(found) - 16 * 6 == pytest.approx(9.5, abs=1)
+    assert entry.origin == (entry.stride - 1) / 2

@@ -264,11 +264,21 @@ def test_names_that_lead_elsewhere_are_told_of(capsys, crops):
 
 
 def test_the_given_folder_is_read_beside_a_devkit(capsys, crops):
-    folder = crops.rename(crops.parent / "VOC2007")
+    folder = crops.rename(crops.parent / "VOC2012")
     for stem in ("2007_000001", "000001", "COCO_7", "tall"):
-        write_pascal(crops.parent / "VOCdevkit" / "VOC2007", "test", stem, ("dog", 0, 1, 1, 9, 9))
+        write_pascal(crops.parent / "VOCdevkit" / "VOC2012", "test", stem, ("dog", 0, 1, 1, 9, 9))
     assert run(capsys, "import-dataset", folder, "--name", "pascal_coco", "--out", "p")[0] == 0
     assert load_split(Path("p"), "test")["labels"].tolist() == [[7, 8], [15, -1]]
+
+
+def test_names_of_one_image_are_refused(capsys, crops):
+    write_pascal(crops, "train", "2007_000001", CAR)
+    line = refused(capsys, crops, *PASCAL)
+    assert "train.txt: 2007_000001 is listed more than once" in line
+    (crops / "ImageSets/Main/train.txt").write_text("2007_000001\n")
+    year = crops.rename(crops.parent / "VOC2007")  # where val's 000001 is that photograph too
+    line = refused(capsys, year, *PASCAL)
+    assert "two names in ImageSets/Main stand for VOC2007/000001: rename the folder" in line
 
 
 def test_no_usable_image(capsys, crops):

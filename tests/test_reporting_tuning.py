@@ -28,6 +28,7 @@ def test_the_best_score_is_chosen(tuning, tmp_path):
     put_score(tmp_path, "tune_sharp", "soft_topk", 0.7)
     for experiment, score in (("tune_soft", 0.7), ("tune_medium", 0.8), ("tune_sharp", 0.8)):
         put_score(tmp_path, experiment, "lapsum", score)  # of equals, the first
+    put_score(tmp_path, "tune_three_soft", "soft_topk", 0.9)  # of another dataset
     put_score(tmp_path, "tune_soft", "sparse_topk", 0.9)  # the other candidates have not run
     table = tuning_table(tuning, tmp_path)
     columns = ["dataset", "method", "parameter", "value", "metric", "val_score", "n", "chosen"]
@@ -84,12 +85,12 @@ def test_one_parameter_is_tuned_at_a_time(tmp_path):
 @pytest.mark.parametrize("preset", ["cpu", "paper"])
 def test_the_presets_use_candidates(tuning, tmp_path, preset):
     config = settings.load(targets.SETTINGS, {"preset": preset})
-    where = {"mnist_hard": "mnist_hard_classification", "pascal_coco": "pascal_coco_classification"}
     table = tuning_table(tuning, tmp_path)
+    assert set(table.dataset) == {"mnist_hard", "mnist_3", "pascal_coco"}
     for (dataset, method, name), rows in table.groupby(["dataset", "method", "parameter"]):
         if (preset, method) == ("paper", "mist"):
             continue  # its keypoint step is published
-        run = settings.run_spec(config, where[dataset], method, 0)
+        run = settings.run_spec(config, f"{dataset}_classification", method, 0)
         assert run.params[name] in rows.value.tolist(), (dataset, method)
 
 

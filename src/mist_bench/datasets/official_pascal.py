@@ -8,6 +8,7 @@ again. N images, L = ``max_instances``, H and W size of the stored images.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from mist_bench.boxes import xyxy_to_cxcywh
 from mist_bench.datasets.annotations import (
     Photograph,
     Problem,
+    Reading,
     UnusableError,
     clip_box,
     inside,
@@ -84,11 +86,12 @@ def make_split(
         in ``VOC_CLASSES``; ``boxes`` (N, L, 4) cxcywh px; and what could not be used as a file.
 
     Raises:
-        ValueError: in one line, if no image is left.
+        ValueError: in one line, if no image is left or names are not of different images.
     """
     folder = Path(root).resolve()
     names = list_names(folder, split)[:size]
     reading = read_folder(folder, folder)
+    check_different(folder, split, names, reading)
     photos = {photo.id: photo for photo in reading.photographs}
     ids = {photo_id(folder.name, name): name for name in names}
     problems = [each for each in reading.problems if each.photo in ids]
@@ -117,6 +120,22 @@ def list_names(root: Path, split: str) -> list[str]:
     """Return the names in the list of a split, as they are: ``image_path`` checks them."""
     text = list_path(root, split).read_text(encoding="utf-8", errors="replace")
     return [line.split()[0] for line in text.splitlines() if line.strip()]
+
+
+def check_different(folder: Path, split: str, names: list[str], reading: Reading) -> None:
+    """Raise a ``ValueError`` if a split lists an image twice, or an id stands for two names.
+
+    Of a folder ``VOC2007``, the names 000001 and 2007_000001 have one id: elsewhere, these are
+    copies of one photograph, but here they may be different crops.
+    """
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{list_path(folder, split)}: {repeated[0]} is listed more than once")
+    ids = [photo.id for photo in reading.photographs] + [each.photo for each in reading.problems]
+    if shared := [key for key, count in Counter(ids).items() if count > 1]:
+        raise ValueError(
+            f"{folder}: two names in ImageSets/Main stand for {shared[0]}: rename the folder, "
+            "whose name says that images of that year have no year in their names"
+        )
 
 
 def image_path(root: Path, name: str) -> Path:

@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
 RESOURCES = Path(__file__).resolve().parents[3] / "workflow" / "resources"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper's numbers say together: quantities in ascending order.
+
+    Attributes:
+        text: the claim in words, its quantities in the order of ``ascending``.
+        metric: of paper_results.csv.
+        ascending: quantities, each above all of the one before it; a list is several in no order.
+            A quantity is ``experiment/method``, or ``a - b`` of two of them; without experiment,
+            that of the claim.
+        experiment: of quantities that name none.
+        by: the least step, as a fraction, which may be negative; any step up if ``None``.
+        relative: whether ``by`` is a part of the smaller quantity.
+    """
+
+    text: str
+    metric: str
+    ascending: list[str | list[str]]
+    experiment: str = ""
+    by: float | None = None
+    relative: bool = False
 
 
 @dataclass(frozen=True)
@@ -22,6 +45,7 @@ class Rule:
         widest_interval: largest half width of an interval that counts, in tolerances.
         no_claim_presets: presets that are never compared with the paper.
         no_claim_data: words in a dataset's source that forbid a comparison.
+        claims: by table, what is judged of several values together.
     """
 
     confidence: float
@@ -29,6 +53,7 @@ class Rule:
     widest_interval: float
     no_claim_presets: list[str]
     no_claim_data: list[str]
+    claims: dict[str, list[Claim]] = field(default_factory=dict)
 
 
 def read_rule(resources: Path = RESOURCES) -> Rule:
@@ -39,7 +64,12 @@ def read_rule(resources: Path = RESOURCES) -> Rule:
     """
     path = resources / "verdict_rule.yaml"
     try:
-        return Rule(**yaml.safe_load(path.read_text(encoding="utf-8")))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        claims = content.pop("claims", {})
+        content["claims"] = {
+            table: [Claim(**claim) for claim in entries] for table, entries in claims.items()
+        }
+        return Rule(**content)
     except TypeError as error:
         raise ValueError(f"{path}: {error}") from None
 
