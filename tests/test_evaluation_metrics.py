@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -184,6 +185,9 @@ def test_average_precision_of_a_task_with_a_background_is_that_of_all_detections
     metrics = compute(NATURAL, true, arrays)
     # class 3: wrong, then right at a precision of 1/2; class 1 is found, class 2 is not
     assert [metrics["ap_center"], metrics["ap50"]] == pytest.approx([1 / 2, 1 / 2])
+    # where the number of objects is told at test (Table 5), the surer box of image 1 alone counts
+    told = compute(dataclasses.replace(NATURAL, num_detections=2), true, arrays)
+    assert [told["ap_center"], told["ap50"]] == pytest.approx([1 / 3, 1 / 3])
 
 
 def test_an_image_may_be_left_without_a_detection():

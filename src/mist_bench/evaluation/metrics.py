@@ -82,7 +82,7 @@ def compute(task: TaskSpec, truth: Arrays, predictions: Arrays) -> dict[str, flo
 
     Detections and ground truths of the class ``task.background`` are left out first. A task that
     has one gets metrics of each class on top, and its average precision is that of all detections,
-    because there the method says how many there are.
+    because there the method says how many there are; but not where their number is told at test.
 
     Args:
         task: the kind of task, the number of classes and the background.
@@ -99,7 +99,7 @@ def compute(task: TaskSpec, truth: Arrays, predictions: Arrays) -> dict[str, flo
     ]
     # "test with ground-truth K" (Sec. 5.3): L detections of an image with L instances
     ranked = scenes
-    if task.background is None:
+    if task.background is None or task.num_detections is not None:
         ranked = [scene.best(len(scene.true_boxes)) for scene in scenes]
     metrics: dict[str, float | None] = {}
     if task.kind == "reconstruction":
