@@ -66,7 +66,7 @@ class ChannelWise(nn.Module):
         boxes = torch.cat([centers, torch.full_like(centers, self.task.box_size)], dim=-1)
         return boxes, scores
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Step both networks end to end on the task loss and return it."""
         images = batch.images
         mirror = Mirror(images) if self.mirror else None
@@ -78,7 +78,7 @@ class ChannelWise(nn.Module):
         loss.backward()
         for optimizer in self.optimizers.values():
             optimizer.step()
-        return {"loss": loss.item()}
+        return {"loss": loss.detach()}
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> list[Prediction]:

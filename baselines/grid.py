@@ -53,7 +53,7 @@ class Grid(nn.Module):
         self.register_buffer("boxes", grid_boxes(task.image_size[1:], cells, task.box_size))
         self.optimizers = {"task": torch.optim.Adam(head.parameters(), lr=lr, betas=tuple(betas))}
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Step the auto-encoder on Eq. 8 and return the loss."""
         images = batch.images
         boxes = self.boxes.expand(len(images), -1, -1)
@@ -61,7 +61,7 @@ class Grid(nn.Module):
         self.optimizers["task"].zero_grad()
         loss.backward()
         self.optimizers["task"].step()
-        return {"loss": loss.item()}
+        return {"loss": loss.detach()}
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> list[Prediction]:

@@ -11,7 +11,7 @@ Shapes: B images, K landmarks, C channels, H image side, h map side, D channels 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +87,7 @@ class Landmarks(nn.Module):
         self.extent = 1 + 2 * padding / task.image_size[-1]
         self.objective, self.strength, self.phases = objective, strength, phases
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.done = 0  # ``step`` on the host: to read it from a GPU, each step would wait
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
 
     def pad(self, images: Tensor) -> Tensor:
@@ -114,17 +115,16 @@ class Landmarks(nn.Module):
         half = self.extent / 2
         returned = warp.points(warped / half) * half
         image = self.reconstruct(padded, maps[: len(images)], found)
-        width = self.objective.separation_width
         return {
             "reconstruction": 0.5 * (image - images).square().sum((1, 2, 3)).mean(),
             "concentration": concentration(std).sum(1).mean(),
-            "separation": separation(landmarks, width).mean(),
+            "separation": separation(landmarks, self.objective.separation_width).mean(),
             "equivariance": equivariance(found, returned).mean(),
         }
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Step all networks on the weighted sum of the losses; return it and them."""
-        phase = self.phases.at(int(self.step))
+        phase = self.phases.at(self.done)
         losses = self.losses(batch.images)
         weights = {**vars(self.objective), "reconstruction": self.objective.reconstruction[phase]}
         loss = sum(weights[name] * value for name, value in losses.items())
@@ -138,8 +138,14 @@ class Landmarks(nn.Module):
         for group, lr in zip(optimizer.param_groups, scheduled, strict=True):
             group["lr"] = lr
         self.step += 1
-        values = torch.stack([loss, *losses.values()]).detach().tolist()
-        return dict(zip(["loss", *losses], values, strict=True))
+        self.done += 1
+        return {name: value.detach() for name, value in {"loss": loss, **losses}.items()}
+
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """Restore weights and, with them, how many steps were made."""
+        found = super().load_state_dict(*arguments, **options)
+        self.done = int(self.step)
+        return found
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> list[Prediction]:
@@ -225,8 +231,7 @@ def build(
         ValueError: for images that are not square or that a network cannot halve often enough, and
             for lists of phases that do not fit together.
     """
-    C, H, W = task.image_size
-    K = task.num_instances
+    (C, H, W), K = task.image_size, task.num_instances
     if H != W:
         raise ValueError(f"landmarks needs square images, got {H} x {W} px")
     if not len(reconstruction_weights) == len(lr_factors) == len(phase_starts) + 1:

@@ -111,7 +111,7 @@ class MaskedClassifier(nn.Module):
         self.operator, self.task, self.nms_kernel = operator, task, nms_kernel
         self.entropy_weight, self.optimizers = entropy_weight, optimizers
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Step the network on Eq. 12 and return it, and the mask's mass on its K largest."""
         K = self.task.num_instances
         labels = label_histogram(batch.labels, self.task.num_classes)
@@ -128,8 +128,7 @@ class MaskedClassifier(nn.Module):
         for optimizer in self.optimizers.values():
             optimizer.step()
         selected = mask.detach().topk(K, dim=1).values.mean()
-        scalars = torch.stack([loss.detach(), selected]).tolist()
-        return dict(zip(("loss", "mask_mass"), scalars, strict=True))
+        return {"loss": loss.detach(), "mask_mass": selected}
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> list[Prediction]:

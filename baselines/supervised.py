@@ -44,7 +44,7 @@ class Supervised(nn.Module):
         self.detector, self.classifier, self.task = detector, classifier, task
         self.mirror, self.optimizers = mirror, optimizers
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Step both networks on the true boxes and return their losses.
 
         Raises:
@@ -61,7 +61,7 @@ class Supervised(nn.Module):
         target = mirror.boxes(boxes) if mirror else boxes
         heatmap_loss = self.detector.loss(heatmap, offsets, target).mean()
         self.step("detector", heatmap_loss)
-        return {"loss": loss.item(), "heatmap_loss": heatmap_loss.item()}
+        return {"loss": loss.detach(), "heatmap_loss": heatmap_loss.detach()}
 
     def step(self, name: str, loss: Tensor) -> None:
         """Make one step of the optimizer ``name`` on ``loss``."""

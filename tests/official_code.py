@@ -4,6 +4,8 @@ Written from the description of ubc-vision/mist (models/ and mist_train.py), wit
 modules: what an import is compared with, in float64.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -212,3 +214,80 @@ def task_loss(probs, labels):
     """Return (B,) half the squared distance of mean one-hot labels and mean probabilities."""
     wanted = F.one_hot(labels, probs.shape[-1]).double().mean(1)
     return (probs.mean(1) - wanted).square().sum(1) / 2
+
+
+def boxes_like(points, side):
+    """Return (B, K, 4) boxes of one side at (B, K, 2) xy points."""
+    points = points.double()
+    return torch.cat([points, torch.full_like(points, side)], -1)
+
+
+def pascal_boxes(heatmap, offsets, count):
+    """Return (B, K, 4) boxes in cells: the offset of a cell's corner is added to its index."""
+    cells = top_cells(heatmap, count)
+    index = (cells[..., 1] * heatmap.shape[2] + cells[..., 0])[:, None].expand(-1, 2, -1)
+    own = offsets.flatten(2).gather(2, index).transpose(1, 2)
+    return boxes_like(cells + own, 7)
+
+
+def moved_points(points, loss, steps, lr):
+    """Return points after plain steps down the mean of ``loss(points)``, which is (B,)."""
+    for _ in range(steps):
+        points = points.detach().requires_grad_()
+        (grad,) = torch.autograd.grad(loss(points).mean(), points)
+        points = points - lr * grad
+    return points.detach()
+
+
+def mnist_step(w, images, labels, steps, lr):
+    """One step of mist_train.py on MNIST: keypoints, classifier, detector; gradients stay in w."""
+
+    def loss(points):
+        return task_loss(mnist_probs(w, images, boxes_like(points, 20)), labels)
+
+    heatmap = local_softmax(response(w, images, training=True))
+    start = top_cells(heatmap.detach(), labels.shape[1]).double()
+    moved = moved_points(start, loss, steps, lr)
+    task = loss(moved)
+    task.mean().backward()
+    target = torch.zeros_like(heatmap)
+    H, W = heatmap.shape[1:]
+    for b, points in enumerate((moved + 0.5).long().tolist()):
+        for x, y in points:
+            target[b, min(max(y, 0), H - 1), min(max(x, 0), W - 1)] = 1
+    heat = (heatmap - target).square().mean((1, 2))
+    (torch.exp(-5 * task.detach()) * heat).mean().backward()
+    return start, moved, task.detach(), heat.detach()
+
+
+def pascal_step(w, features, labels, size, steps, lr):
+    """The same on PASCAL+COCO: Gaussians at rounded-down keypoints, offsets of what is cut off.
+
+    The weight of an image is on its heatmap alone. Keypoints must stay inside of the map.
+    """
+
+    def loss(points):
+        return task_loss(pascal_probs(w, features, boxes_like(points, 7), size), labels)
+
+    heatmap, offsets = pascal_maps(w, features)
+    start = pascal_boxes(heatmap.detach(), offsets.detach(), labels.shape[1])[..., :2]
+    moved = moved_points(start, loss, steps, lr)
+    task = loss(moved)
+    task.mean().backward()
+    heat, huber = [], []
+    for b, points in enumerate(moved.tolist()):
+        error = 0
+        for y in range(heatmap.shape[1]):
+            for x in range(heatmap.shape[2]):
+                peaks = [math.hypot(x - math.floor(u), y - math.floor(v)) for u, v in points]
+                ideal = sum(math.exp(-((r / (7 / 8)) ** 2) / 2) for r in peaks)
+                error = error + (heatmap[b, y, x] - ideal) ** 2
+        heat.append(error / heatmap[b].numel())
+        for u, v in points:
+            cell = math.floor(v), math.floor(u)
+            for axis, place in ((0, u), (1, v)):
+                miss = (offsets[b, axis][cell] - (place - math.floor(place))).abs()
+                huber.append(miss**2 / 2 if miss < 1 else miss - 0.5)
+    weighted = sum(math.exp(-5 * t) * h for t, h in zip(task.tolist(), heat, strict=True))
+    (weighted / len(heat) + 0.1 * sum(huber) / len(huber)).backward()
+    return start, moved, task.detach(), torch.stack(heat).detach()

@@ -14,7 +14,7 @@ from mist_bench.provenance import source
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = ROOT / "workflow" / "config"
-PRESETS = ("smoke", "cpu", "paper")
+PRESETS = ("smoke", "cpu", "paper", "smoke_official", "paper_official")
 
 TOY = {
     "preset": "small",

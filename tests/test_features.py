@@ -195,6 +195,36 @@ def test_a_mask_is_a_square_of_its_pixels_mean():
     assert len(sides) > 8
 
 
+def test_a_mask_of_the_official_code_is_a_rectangle():
+    """Height and width are drawn independently; a square is what it was without the choice."""
+    image = np.random.default_rng(0).integers(0, 256, (3, 100, 140), dtype=np.uint8)
+    sizes = []
+    for seed in range(60):
+        result = masked(image, (0.15, 0.6), np.random.default_rng(seed), square=False)
+        changed = (result != image).any(0)
+        rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+        sizes.append((rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1))
+        inside = result[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert np.ptp(inside, axis=(1, 2)).max() == 0
+    heights, widths = np.array(sizes).T
+    assert 15 <= min(heights.min(), widths.min()) < 20
+    assert 55 < max(heights.max(), widths.max()) <= 60  # of the shorter side
+    assert abs(np.corrcoef(heights, widths)[0, 1]) < 0.3
+
+
+def test_the_shape_of_masks_is_the_specifications(spec, data):
+    square = spec.model_copy(update={"mask": (0.2, 0.6), "flip": 0.0})
+    shapes = {}
+    for shape in ("square", "rectangle"):
+        draws = Draws(square.model_copy(update={"mask_shape": shape}), load_split(data, "train"), 0)
+        shapes[shape] = [draws.image(0, draw)[0] for draw in range(8)]
+    assert any((a != b).any() for a, b in zip(*shapes.values(), strict=True))
+    rng = np.random.default_rng([spec.seed, 0, 0, 3])
+    rng.random()
+    image = load_split(data, "train")["images"][0]
+    assert (shapes["rectangle"][3] == masked(image, (0.2, 0.6), rng, square=False)).all()
+
+
 def test_every_draw_has_its_own_randomness(spec, data):
     masks = spec.model_copy(update={"mask": (0.2, 0.6)})
     draws = Draws(masks, load_split(data, "train"), 0)

@@ -110,7 +110,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
         seen = method.train_step(batch_of(4))
         wanted = weight * seen["reconstruction"] + 10 * seen["concentration"]
         wanted += 3 * seen["separation"] + 100 * seen["equivariance"]
-        assert seen["loss"] == pytest.approx(wanted, rel=1e-5)
+        assert seen["loss"].item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
 def test_the_reconstruction_loss_is_half_the_squared_error():

@@ -21,13 +21,18 @@ TEXTS = sorted(
     ]
     if path.is_file() and path.suffix != ".pyc"
 )
-BASE = {"types", "boxes", "signatures", "schema", "config", "machine", "provenance", "seeding"}
+BASE = {
+    *("types", "boxes", "signatures", "schema", "config", "machine", "provenance", "seeding"),
+    "transfer",
+}
 # group -> the groups it may import; data and imports flow one way
 MAY_IMPORT = {
     "types": set(),
     "boxes": set(),
     "machine": set(),
     "seeding": set(),
+    "transfer": set(),
+    "gpu_lease": set(),
     "signatures": set(),
     "schema": {"types", "signatures"},
     "config": {"types", "signatures", "schema"},
@@ -36,7 +41,7 @@ MAY_IMPORT = {
     "config_docs": {"config", "schema", "provenance"},
     "datasets": BASE,
     "models": BASE,
-    "backbones": BASE,
+    "backbones": BASE | {"models"},
     "features": BASE | {"datasets", "backbones", "prediction"},
     "official_import": BASE | {"models", "backbones", "prediction", "checkpoint"},
     "mist": BASE | {"models"},
@@ -46,7 +51,8 @@ MAY_IMPORT = {
     "runlog": BASE | {"checkpoint"},
     "prediction": BASE | {"datasets"},
     "tracing": BASE | {"datasets", "models", "mist", "prediction"},
-    "training": BASE | {"datasets", "prediction", "checkpoint", "runlog"},
+    "validation": BASE | {"evaluation", "prediction"},
+    "training": BASE | {"datasets", "prediction", "checkpoint", "runlog", "validation"},
     "evaluation": BASE | {"datasets"},
     "reporting": BASE | {"datasets", "evaluation", "targets"},
     "bench": BASE
@@ -66,7 +72,16 @@ MAY_IMPORT = {
     "cli_parser": set(),
     "cli_inputs": BASE | {"targets"},
     "cli": BASE
-    | {"cli_parser", "cli_inputs", "targets", "config_docs", "datasets", "training", "prediction"}
+    | {
+        "cli_parser",
+        "cli_inputs",
+        "gpu_lease",
+        "targets",
+        "config_docs",
+        "datasets",
+        "training",
+        "prediction",
+    }
     | {"evaluation", "features", "official_import", "tracing", "reporting", "bench"}
     | {"planning", "planning_text"},
 }
@@ -83,6 +98,7 @@ TORCH_FREE = {
         "config_docs",
         "cli_parser",
         "cli_inputs",
+        "gpu_lease",
         "planning",
         "planning_text",
     ),

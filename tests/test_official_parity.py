@@ -34,17 +34,13 @@ def gray(*shape, seed):
     return images, images.double().expand(-1, 3, -1, -1)
 
 
-def boxes_at(cells, side):
-    return torch.cat([cells.double(), torch.full_like(cells, side, dtype=torch.float64)], -1)
-
-
 @pytest.mark.parametrize("equal_statistics", [True, False])
 def test_mnist(equal_statistics):
     values = official.random_values(official.mnist_shapes(), 0, equal_statistics)
     method, w = imported(MNIST, values), official.in_float64(values)
     images, colored = gray(2, 1, 80, 80, seed=1)
     heatmap = official.local_softmax(official.response(w, colored))
-    boxes = boxes_at(official.top_cells(heatmap, 9), 20)
+    boxes = official.boxes_like(official.top_cells(heatmap, 9), 20)
     probs = official.mnist_probs(w, colored, boxes)
     for i, found in enumerate(method.predict(images)):
         torch.testing.assert_close(found.heatmap.double(), heatmap[i], **CLOSE)
@@ -77,33 +73,6 @@ def test_a_sample_beyond_the_outermost_pixels():
     assert theirs.tolist() == [1, 1, 1, 1, 0]
 
 
-def official_step(w, images, labels, steps, lr):
-    """One step of mist_train.py on MNIST: keypoints, classifier, detector; gradients stay in w."""
-    heatmap = official.local_softmax(official.response(w, images, training=True))
-    start = official.top_cells(heatmap.detach(), labels.shape[1]).double()
-    moved = start
-    for _ in range(steps):
-        moved = moved.detach().requires_grad_()
-        probs = official.mnist_probs(w, images, boxes_like(moved, 20))
-        loss = official.task_loss(probs, labels).mean()
-        (grad,) = torch.autograd.grad(loss, moved)
-        moved = moved - lr * grad
-    task = official.task_loss(official.mnist_probs(w, images, boxes_like(moved, 20)), labels)
-    task.mean().backward()
-    target = torch.zeros_like(heatmap)
-    H, W = heatmap.shape[1:]
-    for b, points in enumerate((moved + 0.5).long().tolist()):
-        for x, y in points:
-            target[b, min(max(y, 0), H - 1), min(max(x, 0), W - 1)] = 1
-    heat = (heatmap - target).square().mean((1, 2))
-    (torch.exp(-5 * task.detach()) * heat).mean().backward()
-    return start, moved.detach(), task.detach(), heat.detach()
-
-
-def boxes_like(points, side):
-    return torch.cat([points, torch.full_like(points, side)], -1)
-
-
 def test_a_training_step_on_mnist():
     shapes = official.mnist_shapes(channels=8, width=2)
     values = official.random_values(shapes, 3)
@@ -116,15 +85,15 @@ def test_a_training_step_on_mnist():
     images = images.double()
     labels = torch.tensor([[1, 7], [3, 3], [0, 9], [5, 2]])
     lr = method.keypoints.lr * len(images)  # there on the mean of the batch, here on each image
-    start, moved, task, heat = official_step(w, colored, labels, 2, lr)
+    start, moved, task, heat = official.mnist_step(w, colored, labels, 2, lr)
     assert 0.3 < (moved - start).norm(dim=-1).mean() < 3
 
     wanted = method.head.targets(Batch(images, list(labels)))
     heatmap, offsets = method.detector(images)
     begun, _ = method.detector.extract(heatmap, offsets, 2)
     found = method.update_keypoints(images, begun, wanted)
-    torch.testing.assert_close(begun, boxes_like(start, 20), **CLOSE)
-    torch.testing.assert_close(found, boxes_like(moved, 20), **CLOSE)
+    torch.testing.assert_close(begun, official.boxes_like(start, 20), **CLOSE)
+    torch.testing.assert_close(found, official.boxes_like(moved, 20), **CLOSE)
 
     scalars = method.train_step(Batch(images, list(labels)))
     assert scalars["loss"] == pytest.approx(task.mean().item(), abs=1e-9)
@@ -188,14 +157,6 @@ def pascal():
     return values, imported(PASCAL, values, **options), features
 
 
-def official_boxes(heatmap, offsets, count):
-    """Return (B, K, 4) boxes in cells: the offset of a cell's corner is added to its index."""
-    cells = official.top_cells(heatmap, count)
-    index = (cells[..., 1] * heatmap.shape[2] + cells[..., 0])[:, None].expand(-1, 2, -1)
-    own = offsets.flatten(2).gather(2, index).transpose(1, 2)
-    return boxes_like(cells + own, 7)
-
-
 def test_pascal(pascal):
     """Where responses and offsets are positive, and a box does not leave the map."""
     values, method, features = pascal
@@ -203,7 +164,7 @@ def test_pascal(pascal):
     heatmap, offsets = official.pascal_maps(w, maps)
     assert (heatmap > 0).all()
     assert (offsets > 0).all()
-    boxes = official_boxes(heatmap, offsets, 2)
+    boxes = official.pascal_boxes(heatmap, offsets, 2)
     probs = official.pascal_probs(w, maps, boxes, 8)
     inside = ((boxes[..., :2] >= 3.5) & (boxes[..., :2] < 9.5)).all(-1)
     assert inside.any()
@@ -222,7 +183,7 @@ def test_pascal_offsets_below_zero(pascal):
     values = {part: dict(own) for part, own in values.items()}
     values["detector"]["backbone.detector_head.2.bias"] -= shift
     w = official.in_float64(values)
-    boxes = official_boxes(*official.pascal_maps(w, features.double()), 2)
+    boxes = official.pascal_boxes(*official.pascal_maps(w, features.double()), 2)
     with torch.no_grad():
         head.bias -= shift
         found = torch.stack([one.boxes for one in method.predict(features)])

@@ -184,3 +184,12 @@ def test_the_seed_fixes_the_initial_weights(tiny_spec):
     assert not states[2]["detector.network.head.weight"].equal(
         states[0]["detector.network.head.weight"]
     )
+
+
+def test_scores_that_are_not_numbers_are_refused(tiny_spec, tiny_dataset):
+    method = build_method(tiny_spec(), CPU)
+    for weight in method.detector.parameters():
+        weight.data.fill_(torch.nan)
+    images = load_split(tiny_dataset, "test")["images"]
+    with pytest.raises(ValueError, match="scores are not numbers: training has diverged"):
+        predict_split(method, images, 2, CPU)

@@ -12,7 +12,7 @@ from conftest import tiny_arrays
 from safetensors.torch import load_file
 from spies import CODE, FILES, Killed, Spy, curves, kill_hard, same_results, send, stop_at
 
-from mist_bench import training
+from mist_bench import runlog, training
 from mist_bench.config import canonical
 from mist_bench.datasets.files import Split, save_manifest, save_split
 from mist_bench.training import Interrupted, train
@@ -38,9 +38,9 @@ def test_a_stopped_run_ends_like_an_uninterrupted_one(
     out = tmp_path / "stopped"
     assert list(out.iterdir()) == []
     steps = []
-    original = training.check_finite
+    original = runlog.check_finite
     monkeypatch.setattr(
-        training, "check_finite", lambda values, at: steps.append(at) or original(values, at)
+        runlog, "check_finite", lambda values, at: steps.append(at) or original(values, at)
     )
     train_tiny(spec, "stopped")
     same_results(whole, out)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
+from mist_bench.models import sampled_topk
 from mist_bench.models.sampled_topk import (
     attention_top_k,
     perturbed_top_k,
@@ -138,6 +139,15 @@ def test_a_mask_sums_to_k_and_has_a_finite_gradient(operator, seed, size, data):
 def test_scores_must_be_finite(operator, value):
     with pytest.raises(ValueError, match="scores must be finite"):
         operator(torch.tensor([[0.0, 1, 2], [0, value, 2]]), 1)
+
+
+@pytest.mark.parametrize("name", ["perturbed", "subset", "attention"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_unchecked_as_on_a_gpu_they_spoil_the_mask_of_their_image_alone(name, value, monkeypatch):
+    monkeypatch.setattr(sampled_topk, "check_scores", lambda *_: None)
+    mask = OPERATORS[name](torch.tensor([[0.0, 1, 2], [0, value, 2]]), 1)
+    assert mask[0].isfinite().all()
+    assert mask[1].isnan().any()
 
 
 @EVERY_OPERATOR

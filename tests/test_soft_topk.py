@@ -14,6 +14,7 @@ from scipy.optimize import brentq, minimize
 from scipy.stats import laplace, logistic, uniform
 from torch.autograd import gradcheck
 
+from mist_bench.models import soft_topk
 from mist_bench.models.soft_topk import (
     LAPLACE,
     LOGISTIC,
@@ -188,6 +189,17 @@ def test_a_small_temperature_selects(distribution):
 def test_scores_must_be_finite(operator, value):
     with pytest.raises(ValueError, match="scores must be finite"):
         operator(rows([0, 1, 2], [0, value, 2]), 1)
+
+
+@EVERY_OPERATOR
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_unchecked_as_on_a_gpu_they_spoil_the_mask_of_their_image_alone(
+    operator, value, monkeypatch
+):
+    monkeypatch.setattr(soft_topk, "check_scores", lambda *_: None)
+    mask = operator(rows([0, 1, 2], [0, value, 2]), 1)
+    assert mask[0].equal(operator(rows([0, 1, 2]), 1)[0])
+    assert mask[1].isnan().any()
 
 
 @EVERY_OPERATOR

@@ -23,7 +23,7 @@ FOLDER = "checkpoint"
 def save(work: Path, method: Method, info: dict[str, Any]) -> None:
     """Write a checkpoint into ``work``, replacing the one before only once it is whole."""
     tensors: dict[str, Tensor] = {"rng.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # a run on the CPU takes no memory of a GPU
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
     tensors |= {f"method.{key}": value for key, value in method.state_dict().items()}
     groups: dict[str, Any] = {}

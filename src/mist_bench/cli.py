@@ -17,6 +17,7 @@ from mist_bench import config as settings
 from mist_bench import provenance, targets
 from mist_bench.cli_inputs import check_code, check_complete, load_preset, read_config, read_spec
 from mist_bench.cli_parser import parser
+from mist_bench.gpu_lease import gpu_lease
 from mist_bench.schema import DatasetSpec, FeatureSpec, RunSpec
 
 RESUMABLE = 75  # exit code EX_TEMPFAIL: the same command continues
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("mist_bench").setLevel(logging.INFO)  # libraries speak of warnings only
     try:
-        command(options)
+        with gpu_lease(getattr(options, "device", "cpu")):  # before torch is imported
+            command(options)
     except (ValueError, OSError) as error:
         words = " ".join(str(error).split()) or type(error).__name__
         print(f"mist-bench {options.command}: {words}", file=sys.stderr)
@@ -70,7 +72,7 @@ def import_official(options: argparse.Namespace) -> None:
     """Store weights that the authors published as a run of this suite."""
     from mist_bench.official_import import import_checkpoint
 
-    config = load_preset("paper")
+    config = settings.load(targets.SETTINGS, {"preset": "paper", "compat": options.compat})
     experiment = import_checkpoint(options.file, options.out, config, options.experiment)
     print(f"{options.out}: the authors' weights for {experiment}")
 

@@ -29,6 +29,8 @@ from mist_bench.schema import (
 from mist_bench.signatures import ConfigError, check_keywords, check_names, hint
 from mist_bench.types import TaskSpec
 
+COMPAT = "official"  # what --config compat=... may say: the published code's behavior
+
 
 def canonical(spec: Strict) -> str:
     """Return ``spec`` as JSON with sorted keys: equal specs give equal strings."""
@@ -49,19 +51,33 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
 
     Args:
         folder: holds config.yaml and presets/<name>.yaml.
-        overrides: the user's changes, nested like the YAML; they win over the preset.
+        overrides: the user's changes, nested like the YAML; they win over the preset. With
+            ``compat: official``, ``preset: paper`` is short for ``preset: paper_official``.
 
     Raises:
         ConfigError: in one line, naming the file or key and what would be valid.
     """
     overrides = dict(overrides or {})
     base = _read_yaml(folder / "config.yaml")
-    preset = overrides.get("preset", base.get("preset"))
+    preset, compat = overrides.get("preset", base.get("preset")), overrides.pop("compat", None)
     known = sorted(path.stem for path in (folder / "presets").glob("*.yaml"))
     if preset not in known:
         raise ConfigError(f"preset: {preset!r} is unknown{hint(str(preset), known)}")
+    if compat is not None:
+        preset = overrides["preset"] = _compatible(str(preset), str(compat), known)
     merged = merge(base, _read_preset(folder / "presets", preset))
     return validate(merge(merged, _long_form(overrides, merged)))
+
+
+def _compatible(preset: str, compat: str, known: list[str]) -> str:
+    """Return the preset that is ``preset`` in the way of ``compat``; it may be that already."""
+    if compat != COMPAT:
+        raise ConfigError(f"compat: {compat!r} is unknown{hint(compat, [COMPAT])}")
+    suffix = f"_{COMPAT}"
+    if preset.removesuffix(suffix) + suffix in known:
+        return preset.removesuffix(suffix) + suffix
+    able = [name.removesuffix(suffix) for name in known if name.endswith(suffix)]
+    raise ConfigError(f"compat: preset {preset} has no {COMPAT} kind{hint(preset, able)}")
 
 
 def _long_form(overrides: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:
@@ -254,14 +270,16 @@ def _fields_at(model: Any, path: tuple) -> list[str]:
 
 
 def _read_preset(folder: Path, name: str) -> dict[str, Any]:
-    """Return a preset merged over the one that it ``extends``, if any."""
+    """Return a preset merged over those that it ``extends``, if any, of which later ones win."""
     preset = _read_yaml(folder / f"{name}.yaml")
-    parent = preset.pop("extends", None)
-    if parent is None:
-        return preset
-    if parent == name or not (folder / f"{parent}.yaml").is_file():
-        raise ConfigError(f"presets/{name}.yaml: extends {parent!r}, which is not another preset")
-    return merge(_read_preset(folder, parent), preset)
+    parents = preset.pop("extends", [])
+    merged: dict[str, Any] = {}
+    for parent in [parents] if isinstance(parents, str) else parents:
+        if parent == name or not (folder / f"{parent}.yaml").is_file():
+            words = f"extends {parent!r}, which is not another preset"
+            raise ConfigError(f"presets/{name}.yaml: {words}")
+        merged = merge(merged, _read_preset(folder, parent))
+    return merge(merged, preset)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

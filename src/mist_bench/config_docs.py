@@ -48,9 +48,12 @@ snakemake --cores 8 tables --config preset=smoke
 snakemake --cores 8 tables --config 'seeds=[0,1,2]'
 snakemake --cores 8 table2 --config 'training={steps: 500}' device=cpu
 snakemake --cores 8 table4 --config 'pascal_coco={root: photographs}'
+snakemake --cores 8 table2 --config preset=paper compat=official
 ```
 
-A dataset's name as the key is short for its `params`, as in the last line.
+A dataset's name as the key is short for its `params`. `compat=official` chooses the preset
+`paper_official` (or `smoke_official`), which does what the official code does; its switches are in
+`compat/official.yaml`, and each is a row of `workflow/resources/deviations.csv`.
 
 A new method is one file with `build(task, **params)` and one entry in `methods`; a new dataset is
 one file with `make_split(split, size, rng, **params)` and one entry in `datasets`; a new backbone

@@ -127,7 +127,7 @@ def check_size(spec: FeatureSpec, manifest: dict, free: int) -> None:
 
 
 class Draws:
-    """The augmented versions of the training images (Sec. 5.2): flips and square masks.
+    """The augmented versions of the training images (Sec. 5.2): flips and masks.
 
     Args:
         spec: probabilities and sizes.
@@ -144,24 +144,34 @@ class Draws:
         image = self.arrays["images"][i]
         flipped = bool(rng.random() < self.spec.flip)
         image = image[..., ::-1] if flipped else image
-        return (image if self.spec.mask is None else masked(image, self.spec.mask, rng)), flipped
+        if self.spec.mask is not None:
+            square = self.spec.mask_shape == "square"
+            image = masked(image, self.spec.mask, rng, square=square)
+        return image, flipped
 
 
 def masked(
-    image: NDArray[np.uint8], sides: tuple[float, float], rng: np.random.Generator
+    image: NDArray[np.uint8],
+    sides: tuple[float, float],
+    rng: np.random.Generator,
+    *,
+    square: bool = True,
 ) -> NDArray[np.uint8]:
-    """Return a copy of (C, H, W) with a square filled with the mean of its pixels (Sec. 5.2).
+    """Return a copy of (C, H, W) with a part of it filled with its mean (Sec. 5.2).
 
     Args:
         image: as stored.
-        sides: least and largest side of the square, fractions of the image's shorter side.
-        rng: draws side and place, the whole square inside the image.
+        sides: least and largest side of the part, fractions of the image's shorter side.
+        rng: draws sides and place, the whole part inside the image.
+        square: whether it is one; otherwise its height and width are drawn independently
+            (official code datasets/pascal.py:122; deviation D14).
     """
     H, W = image.shape[1:]
-    side = max(1, round(rng.uniform(*sides) * min(H, W)))
-    top, left = rng.integers(0, [H - side + 1, W - side + 1])
+    height = max(1, round(rng.uniform(*sides) * min(H, W)))
+    width = height if square else max(1, round(rng.uniform(*sides) * min(H, W)))
+    top, left = rng.integers(0, [H - height + 1, W - width + 1])
     image = image.copy()
-    inside = image[:, top : top + side, left : left + side]
+    inside = image[:, top : top + height, left : left + width]
     inside[:] = np.rint(inside.mean((1, 2), keepdims=True))
     return image
 

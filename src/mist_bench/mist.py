@@ -15,6 +15,7 @@ from mist_bench.models.heads import BoxClassifier, build_classifier
 from mist_bench.models.heatmap import Networks
 from mist_bench.models.keypoint_step import KeypointStep
 from mist_bench.models.multiscale import MultiscaleDetector, at_scales
+from mist_bench.models.normalization import with_image_statistics
 from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.selection import Maximum
 from mist_bench.types import Batch, Prediction, TaskSpec
@@ -43,6 +44,7 @@ class Mist(nn.Module):
         mirror: bool,
         optimizers: dict[str, torch.optim.Optimizer],
         ignore_background: bool = False,
+        weigh_offsets: bool = True,
     ):
         super().__init__()
         if order not in ("x_tau_eta", "tau_x_eta", "joint"):
@@ -53,9 +55,9 @@ class Mist(nn.Module):
         self.task, self.keypoints, self.order = task, keypoints, order
         self.sample_weight, self.mirror = sample_weight, mirror
         self.optimizers = optimizers
-        self.ignore_background = ignore_background
+        self.ignore_background, self.weigh_offsets = ignore_background, weigh_offsets
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Make the three updates of Algorithm 1 on one batch and return their losses."""
         images = batch.images
         targets = self.head.targets(batch)
@@ -85,13 +87,19 @@ class Mist(nn.Module):
         else:
             heatmap_loss = self.detector.loss(heatmap, offsets, target)
         weight = torch.exp(-self.sample_weight * task_loss)
+        objective = weight * heatmap_loss
+        if not self.weigh_offsets:
+            objective = objective + (1 - weight) * self.detector.offset_loss(offsets, target)
         self.optimizers["detector"].zero_grad()
-        (weight * heatmap_loss).mean().backward()
+        objective.mean().backward()
         self.optimizers["detector"].step()
 
         shift = (moved - start)[..., :2].norm(dim=-1).mean()
-        scalars = torch.stack([task_loss.mean(), heatmap_loss.detach().mean(), shift]).tolist()
-        return dict(zip(("loss", "heatmap_loss", "keypoint_shift"), scalars, strict=True))
+        return {
+            "loss": task_loss.mean(),
+            "heatmap_loss": heatmap_loss.detach().mean(),
+            "keypoint_shift": shift,
+        }
 
     def update_task(self, images: Tensor, boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Step tau on the task loss at fixed boxes.
@@ -159,6 +167,11 @@ def build(
     lr_detector: float,
     lr_task: float,
     betas: tuple[float, float],
+    gray_copies: int = 1,
+    image_statistics: bool = False,
+    official_border: bool = False,
+    suppressed_zero: bool = False,
+    weigh_offsets: bool = True,
 ) -> Mist:
     """Return MIST for ``task``.
 
@@ -196,16 +209,34 @@ def build(
         lr_detector: Adam's learning rate for eta.
         lr_task: Adam's learning rate for tau.
         betas: Adam's decay rates, both networks.
+        gray_copies: equal channels that the official networks see of a gray image (official code:
+            3; deviation U21).
+        image_statistics: whether the detector's batch norm uses the statistics of each single
+            image at test, instead of averages from training (official code; deviation B1).
+        official_border: whether a sample up to a pixel before the image repeats the first pixel,
+            and one from the center of the last pixel on is 0 (official code; deviation A2).
+        suppressed_zero: whether suppressed cells have the score 0, which outranks negative maxima
+            (official code; deviation B9).
+        weigh_offsets: whether sample_weight holds for the offsets' loss too; false in the official
+            code (deviation A3).
 
     Raises:
         ValueError: for another order, several keypoint steps in the joint one, a stride, patch
-            size or scales that the networks do not have, or a background that cannot be ignored.
+            size or scales that the networks do not have, a background that cannot be ignored,
+            copies of channels for other networks, or weights that several scales cannot have.
     """
     if ignore_background and (task.background is None or target_sigma == 0 or len(scales) > 1):
         raise ValueError(
             "ignore_background needs a task with a background, target_sigma > 0 and one scale"
         )
-    channels = task.image_size[0]
+    channels = task.image_size[0] * gray_copies
+    if gray_copies > 1 and (networks != "official" or task.image_size[0] > 1):
+        raise ValueError(
+            f"gray_copies: {gray_copies} needs gray images and networks official, got "
+            f"{task.image_size[0]} channels and {networks}"
+        )
+    if not weigh_offsets and len(scales) > 1:
+        raise ValueError("weigh_offsets: false needs one scale")
     detector = build_detector(
         channels,
         task.box_size,
@@ -219,7 +250,10 @@ def build(
         nms_kernel=nms_kernel,
         target_sigma=target_sigma,
         offset_weight=offset_weight,
+        suppressed_zero=suppressed_zero,
     )
+    if image_statistics:
+        with_image_statistics(detector)
     detector = at_scales(detector, scales)
     classifier = build_classifier(
         channels,
@@ -228,6 +262,7 @@ def build(
         channels=classifier_channels,
         patch_size=patch_size,
         window=window,
+        official_border=official_border,
     )
     return Mist(
         detector,
@@ -246,4 +281,5 @@ def build(
         mirror=mirror,
         optimizers=adam_pair(detector, classifier, lr_detector, lr_task, betas),
         ignore_background=ignore_background,
+        weigh_offsets=weigh_offsets,
     )

@@ -40,7 +40,8 @@ def import_checkpoint(file: Path, out: Path, config: Config, experiment: str | N
         out: folder for weights.safetensors, config.json (the run) and origin.json; for PASCAL+COCO
             also backbone.safetensors and features.json (what ``mist-bench features`` computes). It
             appears complete or not at all.
-        config: the paper preset.
+        config: the paper preset, for the networks in evaluation mode on gray images; or
+            paper_official, for what the authors' code computes with these weights.
         experiment: ``MNIST`` or ``PASCAL``; ``None`` to tell it from the names of the tensors.
 
     Returns:
@@ -121,13 +122,14 @@ def convert(state: Mapping[str, Tensor], spec: RunSpec) -> State:
 
     Returns:
         The state of the method and, on features, of the backbone, whose names begin with ``TRUNK``.
+        The authors' MNIST has three equal channels; for a method of one channel they are folded.
 
     Raises:
         ValueError: if the tensors are of other names or shapes, or contradict each other.
     """
     gray = spec.params["networks"] == "official"
-    # the authors' MNIST has three equal channels
-    size = (3, *spec.task.image_size[1:]) if gray else spec.task.image_size
+    folded = gray and spec.params.get("gray_copies", 1) == 1
+    size = (3, *spec.task.image_size[1:]) if folded else spec.task.image_size
     task = replace(spec.task, image_size=size)
     method = build_method(spec.model_copy(update={"task": task}), torch.device("cpu"))
     expected = dict(method.state_dict())
@@ -149,7 +151,7 @@ def convert(state: Mapping[str, Tensor], spec: RunSpec) -> State:
             raise ValueError(f"{theirs} is {shapes[0]}, {shapes[1]} is expected")
         if not torch.equal(found.setdefault(ours, value), value):
             raise ValueError(f"{theirs} differs from the same layer under another name")
-    return to_one_channel(found, method) if gray else found
+    return to_one_channel(found, method) if folded else found
 
 
 def image_layers(blocks: int) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from mist_bench.boxes import to_pixels
 from mist_bench.datasets.files import load_manifest, load_split
 from mist_bench.schema import RunSpec
 from mist_bench.seeding import seed_torch
+from mist_bench.transfer import to_device
 from mist_bench.types import Method, Prediction
 
 
@@ -78,19 +79,25 @@ def to_images(images: NDArray, device: torch.device) -> Tensor:
     """Return stored (N, C, H, W) images as float32 on ``device``; uint8 ones in [0, 1]."""
     if not images.flags.writeable:  # a memory map's: torch would share what it may not write
         images = images.copy()
-    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    tensor = to_device(torch.from_numpy(np.ascontiguousarray(images)), device)
     return tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
 
 
 def predict_split(
     method: Method, images: NDArray, batch_size: int, device: torch.device
 ) -> list[Prediction]:
-    """Return the predictions for stored images, on the CPU, in their order."""
+    """Return the predictions for stored images, on the CPU, in their order.
+
+    Raises:
+        ValueError: if a score is not a number.
+    """
     method.eval()
     predictions: list[Prediction] = []
     for start in range(0, len(images), batch_size):
         batch = to_images(images[start : start + batch_size], device)
         predictions += [on_cpu(one) for one in method.predict(batch)]
+    if any(one.scores.isnan().any() for one in predictions):
+        raise ValueError("scores are not numbers: training has diverged")
     return predictions
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import math
 import resource
 import shutil
 import sys
@@ -15,10 +16,12 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from mist_bench.config import canonical
 from mist_bench.machine import commit, machine
 from mist_bench.schema import RunSpec, Training
+from mist_bench.transfer import read
 
 RUN_FILES = (
     "config.json",
@@ -34,8 +37,9 @@ logger = logging.getLogger("mist_bench")
 class RunLog:
     """The curves of a run: kept in memory, stored with each checkpoint, written at the end.
 
-    Rows are means over the steps since the last row. A terminal shows a progress bar; anything
-    else gets one plain line a row.
+    Rows are means over the steps since the last row. The scalars of a step stay where they are, on
+    a GPU perhaps, until a row, a checkpoint or a validation needs them. A terminal shows a
+    progress bar; anything else gets one plain line a row.
     """
 
     def __init__(self, work: Path, info: Mapping[str, Any], training: Training, device: object):
@@ -43,6 +47,7 @@ class RunLog:
         self._rows = {name: list(info.get(name, [])) for name in ("train", "val")}
         self._sums: dict[str, float] = dict(info.get("sums", {}))
         self._names: list[str] = list(info.get("names", []))
+        self._unread: dict[int, Mapping[str, Tensor | float]] = {}  # by step
         self._best = info.get("best")
         # of the code that was loaded, not of what the folder holds when the run ends
         self._commits = list(dict.fromkeys([*info.get("commits", []), str(commit())]))
@@ -77,11 +82,11 @@ class RunLog:
         if self._events:
             self._events.close()
 
-    def step(self, step: int, scalars: Mapping[str, float]) -> None:
+    def step(self, step: int, scalars: Mapping[str, Tensor | float]) -> None:
         """Take the scalars of one step; every ``log_every`` steps they become a row.
 
         Raises:
-            ValueError: if their names are not those of the first step.
+            ValueError: if their names are not those of the first step, or, with a row, as ``read``.
         """
         self._names = self._names or sorted(scalars)
         if sorted(scalars) != self._names:
@@ -89,23 +94,35 @@ class RunLog:
                 f"train_step logged {', '.join(sorted(scalars))} at step {step}, but "
                 f"{', '.join(self._names)} before; it must log the same every time"
             )
-        for name, value in scalars.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._sums["steps"] = self._sums.get("steps", 0) + 1
+        self._unread[step] = scalars
         self._progress.update(self._bar, completed=step)
         if step % self._training.log_every and step != self._training.steps:
             return
+        self.read()
         count = self._sums.pop("steps")
         means = {name: value / count for name, value in self._sums.items()}
         self._sums = {}
         self._add("train", {"step": step, "seconds": self.seconds, **means})
+
+    def read(self) -> None:
+        """Read the scalars of the steps since the last call; a GPU then ends its work first.
+
+        Raises:
+            ValueError: for the first that is not a finite number.
+        """
+        rows, self._unread = self._unread, {}
+        for step, scalars in zip(rows, read(list(rows.values())), strict=True):
+            check_finite(scalars, step)
+            for name, value in scalars.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+            self._sums["steps"] = self._sums.get("steps", 0) + 1
 
     def validation(self, step: int, score: float) -> bool:
         """Take a validation score; return whether it is the best so far (ties: the earlier)."""
         best = self._best is None or score > self._best
         self._best = score if best else self._best
         self._add("val", {"step": step, "seconds": self.seconds, "score": score})
-        return best and self._training.select == "best"
+        return best and self._training.select != "last"
 
     def snapshot(self, step: int, heatmap: torch.Tensor | None) -> None:
         """Keep the (h, w) heatmap of the first validation image, for methods that have one."""
@@ -118,7 +135,12 @@ class RunLog:
         fresh.replace(folder / f"{step:08d}.npy")  # after a kill, the same file again
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
+        """Return what a checkpoint keeps.
+
+        Raises:
+            ValueError: as ``read``, so that nothing that has diverged is stored.
+        """
+        self.read()
         return {
             **self._rows,
             "sums": self._sums,
@@ -161,6 +183,16 @@ class RunLog:
         if self._events:
             for key in row.keys() - {"step"}:
                 self._events.add_scalar(f"{name}/{key}", row[key], row["step"])
+
+
+def check_finite(scalars: Mapping[str, float], step: int) -> None:
+    """Raise a ``ValueError`` that names the first scalar that is not a finite number."""
+    for name, value in scalars.items():
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{name} is {value} at step {step}: training has diverged; "
+                "lower the learning rate or the keypoint step"
+            )
 
 
 def write_run(

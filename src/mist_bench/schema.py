@@ -34,8 +34,10 @@ class Training(Strict):
     final_lr: float = Field(
         1.0, ge=0, le=1, description="learning rate at the last step, as a fraction (cosine decay)"
     )
-    select: Literal["last", "best"] = Field(
-        "last", description="weights kept: of the last step, or best on val by a box-free score"
+    select: Literal["last", "best", "best_f1"] = Field(
+        "last",
+        description="weights kept: of the last step, best on val by a box-free score, or best on "
+        "val by the official code's F1, which needs boxes",
     )
     threads: PositiveInt = Field(1, description="CPU threads of numeric code; part of the result")
     precision: Literal["float32", "tf32", "bfloat16"] = Field(
@@ -62,7 +64,11 @@ class Features(Strict):
     draws: PositiveInt = Field(description="augmented versions of each training image")
     flip: Fraction = Field(description="probability of a horizontal flip, training images only")
     mask: tuple[Fraction, Fraction] | None = Field(
-        description="range of a square mask's side, fractions of the image's; null for no mask"
+        description="range of a mask's side, fractions of the image's; null for no mask"
+    )
+    mask_shape: Literal["square", "rectangle"] = Field(
+        "square",
+        description="rectangle: height and width of a mask are drawn independently (official code)",
     )
     limit_gib: float = Field(gt=0, description="largest size of all features on disk, GiB")
 
@@ -141,9 +147,14 @@ class Experiment(Strict):
 class Config(Strict):
     """The whole configuration after merging."""
 
-    preset: str = Field(description="smoke, cpu or paper; part of every path")
+    preset: str = Field(description="smoke, cpu, paper, ...; part of every path")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="one run per seed")
     device: Literal["auto", "cpu", "cuda"] = Field(description="where networks run")
+    counting: Literal["corrected", "official"] = Field(
+        "corrected",
+        description="what tables show first: corrected metrics, or those of the official code, "
+        "which alone are then compared with the paper",
+    )
     training: Training = Field(description="budget every run shares unless it says otherwise")
     datasets: dict[str, Dataset] = Field(description="by name, as in paths")
     backbones: dict[str, Backbone] = Field({}, description="by name: pretrained, frozen networks")

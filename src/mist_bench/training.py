@@ -29,10 +29,12 @@ from mist_bench.prediction import (
     use_deterministic_torch,
 )
 from mist_bench.provenance import file_digest, fingerprint
-from mist_bench.runlog import RunLog, write_run
+from mist_bench.runlog import RunLog, check_finite, write_run
 from mist_bench.schema import RunSpec, Training
 from mist_bench.seeding import epoch_order, seed_torch
-from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
+from mist_bench.transfer import send
+from mist_bench.types import Batch, Method, Supervision, TaskSpec
+from mist_bench.validation import validation_score
 
 Arrays = Mapping[str, NDArray]
 
@@ -93,17 +95,15 @@ def _train(
 
     with log:
         for step in range(info["step"] + 1, training.steps + 1):
-            scale_learning_rates(method.optimizers, schedule(step, training))
-            index = choose(spec.seed, step, training.batch_size, len(split["images"]))
-            method.train()
-            batch = make_batch(split, index, method.supervision, device, spec.task)
-            with narrow_products(training.precision, device):
-                scalars = method.train_step(batch)
-            check_finite(scalars, step)
-            log.step(step, scalars)
+            try:
+                log.step(step, make_step(method, split, spec, step, device))
+            except ValueError:
+                log.read()  # a loss that was not a number says more than what it has led to
+                raise
             if step % training.validate_every == 0 or step == training.steps:
-                total = sum(one.detach().abs().sum().item() for one in method.parameters())
-                check_finite({"the sum of weights": total}, step)
+                log.read()
+                total = sum(one.detach().abs().sum() for one in method.parameters())
+                check_finite({"the sum of weights": float(total)}, step)
                 seen = predict_split(method, val["images"], training.batch_size, device)
                 is_best = log.validation(step, validation_score(seen, val, spec))
                 log.snapshot(step, seen[0].heatmap)
@@ -121,6 +121,19 @@ def _train(
     parameters = sum(parameter.numel() for parameter in method.parameters())
     facts = {"code": dict(code), "manifest": manifest, "parameters": parameters}
     write_run(out, work / "kept.safetensors", log, spec, facts)
+
+
+def make_step(
+    method: Method, split: Arrays, spec: RunSpec, step: int, device: torch.device
+) -> Mapping[str, Tensor | float]:
+    """Make the training step of that number (from 1) and return its scalars, perhaps unread."""
+    training = spec.training
+    scale_learning_rates(method.optimizers, schedule(step, training))
+    index = choose(spec.seed, step, training.batch_size, len(split["images"]))
+    method.train()
+    batch = make_batch(split, index, method.supervision, device, spec.task)
+    with narrow_products(training.precision, device):
+        return method.train_step(batch)
 
 
 def narrow_products(precision: str, device: torch.device) -> torch.autocast:
@@ -193,49 +206,14 @@ def make_batch(
     if supervision == "labels":
         if task is not None and task.background is not None:
             labels = [fill_labels(one, task.num_instances, task.background) for one in labels]
-        return Batch(images, [one.sort().values.to(device) for one in labels])
+        return Batch(images, send([one.sort().values for one in labels], device))
     boxes = [torch.from_numpy(split["boxes"][i, :n]) for i, n in zip(index, counts, strict=True)]
-    return Batch(images, [one.to(device) for one in labels], [one.to(device) for one in boxes])
+    return Batch(images, send(labels, device), send(boxes, device))
 
 
 def fill_labels(labels: Tensor, count: int, background: int) -> Tensor:
     """Return (L,) labels with as many times ``background`` as make them at least ``count``."""
     return F.pad(labels, (0, max(count - len(labels), 0)), value=background)
-
-
-def check_finite(scalars: Mapping[str, float], step: int) -> None:
-    """Raise a ``ValueError`` that names the first scalar that is not a finite number."""
-    for name, value in scalars.items():
-        if not math.isfinite(value):
-            raise ValueError(
-                f"{name} is {value} at step {step}: training has diverged; "
-                "lower the learning rate or the keypoint step"
-            )
-
-
-def validation_score(predictions: list[Prediction], val: Arrays, spec: RunSpec) -> float:
-    """Return a score of the whole val split that needs no boxes; higher is better.
-
-    Classification: the fraction of instances whose label is predicted, as counts per image; where
-    there is a background, the F1 of that, since what is not background could be predicted at will.
-    Reconstruction: the negative root mean square error.
-    """
-    if spec.task.kind == "reconstruction":
-        images = to_images(val["images"], torch.device("cpu")).numpy()
-        errors = [
-            (one.reconstruction.cpu().numpy() - image) ** 2
-            for one, image in zip(predictions, images, strict=True)
-        ]
-        return -float(np.sqrt(np.mean(errors)))
-    C, background, hits, claims = spec.task.num_classes, spec.task.background, 0, 0
-    for one, labels, count in zip(predictions, val["labels"], val["counts"], strict=True):
-        found = np.bincount(one.labels.cpu().numpy(), minlength=C)
-        hits += int(np.minimum(found, np.bincount(labels[:count], minlength=C)).sum())
-        claims += len(one.labels) - (0 if background is None else int(found[background]))
-    instances = int(val["counts"].sum())
-    if background is None:
-        return hits / max(instances, 1)
-    return 2 * hits / max(instances + claims, 1)
 
 
 class StopSignal:

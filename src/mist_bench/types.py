@@ -91,12 +91,13 @@ class Method(Protocol):
     ``supervision`` is the most it may see: the loop removes labels and boxes that it did not
     declare. ``optimizers`` holds its optimizers by name; the loop scales their learning rates and
     stores and restores them. ``train_step`` makes one step of each and returns scalars to log, of
-    which ``loss`` is compulsory.
+    which ``loss`` is compulsory: tensors () without gradient, which the loop reads every few steps,
+    because a host that reads one in each step makes a GPU wait.
     """
 
     supervision: ClassVar[Supervision]
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
+    def train_step(self, batch: Batch) -> dict[str, Tensor | float]:
         """Return the scalars of one optimization step over ``batch``."""
 
     def predict(self, images: Tensor) -> list[Prediction]:

@@ -36,7 +36,9 @@ def config_of(preset=None):
     """Return the validated configuration of a preset; the user's --config wins over its files."""
     user = targets.typed(config)
     try:
-        return settings.load(SETTINGS, user | {"preset": preset} if preset else user)
+        # compat has chosen among presets already, or the preset is another than the user's
+        named = {"preset": preset, "compat": None} if preset else {}
+        return settings.load(SETTINGS, user | named)
     except settings.ConfigError as error:
         # not a WorkflowError, which would show a traceback around the one line that helps
         sys.exit(f"configuration: {error}")

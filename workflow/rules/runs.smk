@@ -1,6 +1,7 @@
 # One run is one method on one experiment with one seed: train, predict, evaluate.
 # Arrays are ancient: the small manifest beside them holds their digests.
 # exec: the trainer's parent is Snakemake itself, so that it notices when Snakemake is killed.
+# gpu: how many jobs may be on GPUs at a time; which GPU is whose, mist-bench settles by locks.
 rule train:
     input:
         manifest=run_manifest,

@@ -1,4 +1,8 @@
-"""ResNet-34 through its fourth convolutional block, ``layer3`` (Sec. 5.2, Appendix A)."""
+"""ResNet-34 through its fourth convolutional block, ``layer3`` (Sec. 5.2, Appendix A).
+
+Every layer's padding is (kernel - 1) / 2, so that the window of cell j is centered at pixel 16 j,
+from which the official code counts as well (mist.py): ``origin`` is 0.
+"""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,13 +15,20 @@ from torch import nn
 from torchvision.models import ResNet34_Weights, resnet34
 
 from mist_bench.backbones.normalization import Normalized
+from mist_bench.models.normalization import with_image_statistics
 
 LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
 UNUSED = ("layer4", "fc")  # the rest of the whole network
 WEIGHTS = ResNet34_Weights.IMAGENET1K_V1
 
 
-def build(*, weights: str | None, mean: Sequence[float], std: Sequence[float]) -> Normalized:
+def build(
+    *,
+    weights: str | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    image_statistics: bool = False,
+) -> Normalized:
     """Return the network with ImageNet weights, in evaluation mode.
 
     Args:
@@ -25,6 +36,8 @@ def build(*, weights: str | None, mean: Sequence[float], std: Sequence[float]) -
             ``layer3`` may be missing; null for torchvision's cache, which is filled by a download.
         mean: subtracted from each channel of an image in [0, 1]; 0 in the official code.
         std: what the difference is divided by; 1 in the official code.
+        image_statistics: whether batch norm uses the mean and variance of each image instead of
+            ImageNet's, as the official code does at test (deviations B1, D15).
 
     Raises:
         ValueError: if the weights cannot be had, or are another network's.
@@ -36,6 +49,8 @@ def build(*, weights: str | None, mean: Sequence[float], std: Sequence[float]) -
     except (RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{weights or WEIGHTS.url}: not ResNet-34's weights: {reason}") from None
+    if image_statistics:
+        with_image_statistics(network)
     return Normalized(network, mean, std).eval()
 
 

@@ -33,6 +33,7 @@ from mist_bench.prediction import (
 from mist_bench.schema import Config, DatasetSpec, FeatureSpec, RunSpec
 from mist_bench.seeding import seed_torch
 from mist_bench.training import make_batch, narrow_products
+from mist_bench.transfer import read
 from mist_bench.types import Method, TaskSpec
 
 STEPS = 20  # timed steps, where they are not slow
@@ -121,7 +122,8 @@ def run_cost(
         method.train()
         batch = make_batch(split, index, method.supervision, device, spec.task)
         with narrow_products(spec.training.precision, device):
-            method.train_step(batch)
+            scalars = method.train_step(batch)
+        read([scalars])  # a GPU has then made the step, not only begun it
 
     case = Case("train_step", step)
     flops = count_flops(case)

@@ -117,12 +117,7 @@ def learn(
     seconds = 0.0
     for step in range(1, budget.steps + 1):
         start = time.process_time()
-        training.scale_learning_rates(method.optimizers, training.schedule(step, budget))
-        index = training.choose(spec.seed, step, budget.batch_size, len(split["images"]))
-        method.train()
-        batch = training.make_batch(split, index, method.supervision, CPU, spec.task)
-        with training.narrow_products(budget.precision, CPU):
-            method.train_step(batch)
+        training.make_step(method, split, spec, step, CPU)
         seconds += time.process_time() - start
         last = step == budget.steps or seconds > limit
         if step % every == 0 or last:

@@ -18,6 +18,7 @@ from mist_bench.models.selection import (
     to_keypoints,
     top_k,
 )
+from mist_bench.transfer import to_device
 
 
 class Detector(nn.Module):
@@ -36,6 +37,7 @@ class Detector(nn.Module):
         offset_weight: weight of the offsets' Huber loss (Eq. 11); 0 for no offsets.
         corner: offsets are counted from the corner of a keypoint's cell, and so never negative
             (official code on PASCAL+COCO); else from the center of the nearest cell.
+        suppressed_zero: suppressed cells have the score 0 (official code; see ``top_k``).
     """
 
     sides: tuple[float, float] | None = None  # the range of box sides, px; all are box_size
@@ -52,6 +54,7 @@ class Detector(nn.Module):
         target_sigma: float,
         offset_weight: float,
         corner: bool = False,
+        suppressed_zero: bool = False,
     ):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
@@ -60,6 +63,7 @@ class Detector(nn.Module):
         self.softmax_maximum = softmax_maximum
         self.nms_kernel, self.target_sigma = nms_kernel, target_sigma
         self.offset_weight, self.corner = offset_weight, corner
+        self.suppressed_zero = suppressed_zero
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return H(I): the (B, h, w) heatmap and the (B, 2, h, w) offsets in cells."""
@@ -77,7 +81,7 @@ class Detector(nn.Module):
     @torch.no_grad()
     def extract(self, heatmap: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Return E_K(H(I)): ``count`` boxes (B, K, 4) and their scores (B, K), best first."""
-        index, scores = top_k(heatmap, count, self.nms_kernel)
+        index, scores = top_k(heatmap, count, self.nms_kernel, zeros=self.suppressed_zero)
         keypoints = to_keypoints(index, heatmap.shape[-1]) + gather_cells(offsets, index)
         return self.to_boxes(keypoints), scores
 
@@ -96,20 +100,27 @@ class Detector(nn.Module):
             (B,) mean over cells.
         """
         size = (heatmap.shape[-2], heatmap.shape[-1])
-        keypoints = self.to_cells(boxes)
-        places = keypoints - 0.5 if self.corner else keypoints  # to round down
+        places = self.places(boxes)
         if self.target_sigma > 0:
             target = gaussian_heatmap(places, size, self.target_sigma, heights)
         else:
             target = point_heatmap(places, size)
         loss = (heatmap - target).square().flatten(1).mean(1)
-        if self.offset_weight == 0:
-            return loss
-        index = nearest_cells(places, size)
-        wanted = keypoints - to_keypoints(index, size[1])
+        return loss if self.offset_weight == 0 else loss + self.offset_loss(offsets, boxes)
+
+    def offset_loss(self, offsets: Tensor, boxes: Tensor) -> Tensor:
+        """Return (B,), what (B, 2, h, w) offsets at (B, K, 4) boxes add to ``loss`` (Eq. 11)."""
+        size = (offsets.shape[-2], offsets.shape[-1])
+        index = nearest_cells(self.places(boxes), size)
+        wanted = self.to_cells(boxes) - to_keypoints(index, size[1])
         found = gather_cells(offsets, index)
         huber = F.smooth_l1_loss(found, wanted, reduction="none").flatten(1).mean(1)
-        return loss + self.offset_weight * huber
+        return self.offset_weight * huber
+
+    def places(self, boxes: Tensor) -> Tensor:
+        """Return (B, K, 2) xy whose nearest cell is the one that (B, K, 4) boxes belong to."""
+        keypoints = self.to_cells(boxes)
+        return keypoints - 0.5 if self.corner else keypoints  # to round down
 
     def to_boxes(self, keypoints: Tensor) -> Tensor:
         """Return (B, K, 2) xy cells as (B, K, 4) cxcywh boxes in pixels."""
@@ -132,7 +143,7 @@ class Mirror:
     """
 
     def __init__(self, images: Tensor):
-        self.x, self.y = torch.rand(2, len(images)).to(images.device) < 0.5  # (B,) each
+        self.x, self.y = to_device(torch.rand(2, len(images)), images.device) < 0.5  # (B,) each
         self.height, self.width = images.shape[-2:]
 
     def images(self, images: Tensor) -> Tensor:
@@ -168,6 +179,7 @@ def build_detector(
     nms_kernel: int,
     target_sigma: float,
     offset_weight: float,
+    suppressed_zero: bool = False,
 ) -> Detector:
     """Return the detector that MIST and the supervised bound share."""
     network = build_heatmap(
@@ -188,4 +200,5 @@ def build_detector(
         target_sigma=target_sigma,
         offset_weight=offset_weight,
         corner=networks == "official_features",
+        suppressed_zero=suppressed_zero,
     )

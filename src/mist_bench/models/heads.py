@@ -11,6 +11,7 @@ from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from mist_bench.models.feature_heads import FeatureClassifier
 from mist_bench.models.heatmap import Networks, conv_norm
@@ -55,21 +56,34 @@ class BoxClassifier(nn.Module):
         window: standard deviation of a Gaussian that patches are multiplied with, as a fraction
             of half their side; 0 for none. Not in the paper: it makes a centered object the
             easiest to classify, so that keypoints are drawn to centers.
+        official_border: how patches that leave the image are sampled; see ``official_places``.
     """
 
     supervision: ClassVar[Supervision] = "labels"
 
-    def __init__(self, network: nn.Module, num_classes: int, patch_size: int, window: float):
+    def __init__(
+        self,
+        network: nn.Module,
+        num_classes: int,
+        patch_size: int,
+        window: float,
+        *,
+        official_border: bool = False,
+    ):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.num_classes, self.patch_size = num_classes, patch_size
+        self.official_border = official_border
         axis = torch.linspace(-1, 1, patch_size)
         weight = torch.exp(-(axis**2) / (2 * window**2)) if window > 0 else torch.ones(patch_size)
         self.register_buffer("window", weight[:, None] * weight, persistent=False)
 
     def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
         """Return (B, K, C) probabilities of the patches of (B, C, H, W) under (B, K, 4) boxes."""
-        patches = sample_patches(images, boxes, self.patch_size) * self.window  # (B, K, C, p, p)
+        patches = sample_patches(
+            images, boxes, self.patch_size, official_border=self.official_border
+        )
+        patches = patches * self.window  # (B, K, C, p, p)
         flat = patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         return self.network(flat).softmax(-1).view(*boxes.shape[:2], -1)
 
@@ -93,8 +107,11 @@ class BoxClassifier(nn.Module):
 
 def label_histogram(labels: list[Tensor], num_classes: int) -> Tensor:
     """Return (B, C) mean one-hot labels of each image, all that Eq. 9 is told; 0 for no label."""
-    counts = [torch.bincount(one, minlength=num_classes) / max(len(one), 1) for one in labels]
-    return torch.stack(counts)
+    padded = pad_sequence(labels, batch_first=True, padding_value=-1)  # (B, L)
+    classes = torch.arange(num_classes, device=padded.device)
+    # not bincount, which makes a GPU tell the host the highest label
+    counts = (padded[..., None] == classes).sum(1)  # (B, C)
+    return counts / counts.sum(1, keepdim=True).clamp(min=1)
 
 
 def classification_loss(probs: Tensor, histogram: Tensor) -> Tensor:
@@ -117,6 +134,7 @@ def build_classifier(
     channels: int,
     patch_size: int,
     window: float,
+    official_border: bool = False,
 ) -> BoxClassifier:
     """Return the classifier that MIST and its competitors share.
 
@@ -140,7 +158,7 @@ def build_classifier(
         raise ValueError(
             f"networks must be one of {', '.join(get_args(Networks))}; got {networks!r}"
         )
-    return BoxClassifier(network, num_classes, patch_size, window)
+    return BoxClassifier(network, num_classes, patch_size, window, official_border=official_border)
 
 
 def classified(boxes: Tensor, scores: Tensor, probs: Tensor) -> list[Prediction]:

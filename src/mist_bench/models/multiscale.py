@@ -97,7 +97,8 @@ class MultiscaleDetector(nn.Module):
         A box's side is s_k times the task's. Deviation: the paper's s_k = sum_s h'_s(x_k) s has
         weights that do not sum to 1; h~_s over its sum does, and gives E_K(G(x)) = x (Appendix B).
         """
-        index, scores = top_k(heatmap, count, self.single.nms_kernel)
+        one = self.single
+        index, scores = top_k(heatmap, count, one.nms_kernel, zeros=one.suppressed_zero)
         B, S, _, _, w = maps.shape
         found = gather_cells(maps.flatten(1, 2), index).view(B, count, S, 3)
         weights = moment_weights(found[..., 0])  # (B, K, S)

@@ -58,7 +58,7 @@ class OfficialHeatmap(nn.Module):
     paper's 4 blocks, convolutions see 17 x 17 px; the norms mix in the statistics of the whole map.
 
     Args:
-        in_channels: C of the images.
+        in_channels: C of the images, or as many copies of the channel of gray ones.
         channels: channels inside; 32 in the paper.
         blocks: residual blocks; 4 in the paper.
         stride: pixels per cell: 1.
@@ -72,7 +72,7 @@ class OfficialHeatmap(nn.Module):
         super().__init__()
         if stride != 1:
             raise ValueError(f"the official heatmap network has stride 1, got {stride}")
-        self.stride = stride
+        self.stride, self.in_channels = stride, in_channels
         self.margin = 2 * blocks
         self.norm = nn.BatchNorm2d(in_channels)
         self.stage = ResidualStage(in_channels, channels, blocks, padding=0)
@@ -80,6 +80,7 @@ class OfficialHeatmap(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the raw (B, outputs, H, W) map of (B, C, H, W) images."""
+        images = images.expand(-1, self.in_channels, -1, -1)
         padded = F.pad(images, (self.margin,) * 4, mode="reflect")
         return self.head(self.stage(self.norm(padded)))
 
@@ -88,7 +89,7 @@ class OfficialEncoder(nn.Module):
     """Patches to vectors (Appendix C.1, official code models/classifier.py:88).
 
     Args:
-        in_channels: C of the patches.
+        in_channels: C of the patches, or as many copies of the channel of gray ones.
         channels: channels of the first level, doubled at each of the next four; 8 in the paper.
     """
 
@@ -100,10 +101,11 @@ class OfficialEncoder(nn.Module):
             ResidualStage(inside, width, BLOCKS_PER_LEVEL, padding=1) for inside, width in pairs
         )
         self.last = ResidualStage(widths[-1], widths[-1], BLOCKS_PER_LEVEL, padding=1)
-        self.out_channels = widths[-1]
+        self.in_channels, self.out_channels = in_channels, widths[-1]
 
     def forward(self, patches: Tensor) -> Tensor:
         """Return (N, 16 * channels) vectors of (N, C, 32, 32) patches."""
+        patches = patches.expand(-1, self.in_channels, -1, -1)
         for level in self.levels:
             patches = F.max_pool2d(level(patches), 2)
         return self.last(patches).flatten(1)

@@ -50,7 +50,7 @@ class _Perturbed(torch.autograd.Function):
         ctx.sigma = sigma
         chosen = index.flatten(1)
         hits = torch.zeros_like(x).scatter_add_(1, chosen, torch.ones_like(chosen, dtype=x.dtype))
-        return hits / samples
+        return hits / samples + 0 * x  # not a number where scores are none
 
     @staticmethod
     @once_differentiable
@@ -113,7 +113,7 @@ def attention_top_k(scores: Tensor, num_instances: int) -> Tensor:
     log_attention = F.log_softmax(scores, dim=1).gather(1, index)
     attention = log_attention.exp()
     # exclusive running sum, as a product: torch's has no deterministic version on GPUs
-    before = attention.detach() @ torch.ones(K, K).to(attention).triu(1)
+    before = attention.detach() @ attention.new_ones(K, K).triu(1)
     # the last draw's probability is a_i / left, and stays fixed in the gradient
     left = (1 - before).clamp(min=0) * torch.exp(log_attention - log_attention.detach())
     later = torch.arange(K - 1, -1, -1, device=scores.device)

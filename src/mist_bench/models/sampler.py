@@ -44,13 +44,31 @@ def hat_weights(coordinates: Tensor, length: int) -> Tensor:
     return slope * distance + slope.abs()
 
 
-def box_weights(boxes: Tensor, image_size: tuple[int, int], size: int) -> tuple[Tensor, Tensor]:
+def official_places(coordinates: Tensor, length: int) -> Tensor:
+    """Return the places that the official code reads on an axis, for ``hat_weights``.
+
+    Up to a pixel before the image it repeats the first pixel, without a gradient; from the center
+    of the last pixel on it reads nothing, where weights must be 0 (models/spatialtransform.py;
+    deviation A2).
+
+    Args:
+        coordinates: (...) in pixels.
+        length: pixels on the axis.
+    """
+    read = (coordinates > -1) & (coordinates < length - 1)
+    return torch.where(read, coordinates.clamp(min=0), -2.0)
+
+
+def box_weights(
+    boxes: Tensor, image_size: tuple[int, int], size: int, *, official_border: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return the (B, K, p, H) and (B, K, p, W) hat weights of ``boxes``.
 
     Args:
         boxes: (B, K, 4) cxcywh, in pixels.
         image_size: (H, W).
         size: p, samples per side.
+        official_border: whether samples outside are those of ``official_places``.
 
     Raises:
         ValueError: if ``boxes`` is not (B, K, 4) or ``size`` is below 2.
@@ -60,24 +78,30 @@ def box_weights(boxes: Tensor, image_size: tuple[int, int], size: int) -> tuple[
     if size < 2:
         raise ValueError(f"a patch needs at least 2 samples a side, got {size}")
     x, y, width, height = boxes.unbind(-1)
-    rows = hat_weights(sampling_axis(y, height, size), image_size[0])
-    return rows, hat_weights(sampling_axis(x, width, size), image_size[1])
+    rows, columns = sampling_axis(y, height, size), sampling_axis(x, width, size)
+    if official_border:
+        rows = official_places(rows, image_size[0])
+        columns = official_places(columns, image_size[1])
+    return hat_weights(rows, image_size[0]), hat_weights(columns, image_size[1])
 
 
-def sample_patches(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+def sample_patches(
+    images: Tensor, boxes: Tensor, size: int, *, official_border: bool = False
+) -> Tensor:
     """Return the patches under ``boxes``: S(I, {x_k}) of Sec. 4.1, zero outside the image.
 
     Args:
         images: (B, C, H, W).
         boxes: (B, K, 4) cxcywh, in pixels; differentiable.
         size: p, samples per side; the outer ones lie on the box edge.
+        official_border: whether samples outside are those of ``official_places``.
 
     Returns:
         (B, K, C, p, p).
     """
     B, C, H, W = images.shape
     K = boxes.shape[1]
-    rows, columns = box_weights(boxes, (H, W), size)
+    rows, columns = box_weights(boxes, (H, W), size, official_border=official_border)
     bands = rows.reshape(B, 1, K * size, H) @ images  # (B, C, K*p, W)
     bands = bands.reshape(B, C, K, size, W).transpose(1, 2)  # (B, K, C, p, W)
     return bands @ columns.transpose(-1, -2)[:, :, None]  # (B, K, C, p, p)

@@ -60,32 +60,37 @@ def max_pool(heatmap: Tensor, kernel: int) -> Tensor:
     return F.max_pool2d(rows, (1, kernel), stride=1, padding=(0, pad))[:, 0]
 
 
-def top_k(heatmap: Tensor, num_instances: int, kernel: int) -> tuple[Tensor, Tensor]:
+def top_k(
+    heatmap: Tensor, num_instances: int, kernel: int, *, zeros: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return the K highest local maxima of each heatmap (Sec. 4.1, E_K).
 
     A cell is a local maximum if none in its window is higher; where fewer than K exist, the rest
-    are other cells with the lowest finite score (the official code gives them zero, which outranks
-    negative maxima).
+    are other cells with the lowest finite score.
 
     Args:
         heatmap: (B, h, w).
         num_instances: K; at most h * w.
         kernel: side of the window of the non-maximum suppression in cells, odd.
+        zeros: suppressed cells have the score 0, which outranks negative maxima (official code
+            models/detector.py:62; deviation B9).
 
     Returns:
         (B, K) int64 flat indices and (B, K) scores, in descending order.
 
     Raises:
-        ValueError: if K exceeds the cells, the kernel is even, or a score is not a number.
+        ValueError: if K exceeds the cells, the kernel is even, or a score is not a number; on a
+            GPU, which would have to report to the host, that is left for the loss to show.
     """
     h, w = heatmap.shape[-2:]
     if num_instances > h * w:
         raise ValueError(f"cannot select {num_instances} of {h * w} cells")
     if kernel % 2 == 0:
         raise ValueError(f"the suppression's window must be odd, got {kernel}")
-    scores = heatmap.masked_fill(heatmap < max_pool(heatmap, kernel), -torch.inf).flatten(1)
+    low = 0.0 if zeros else -torch.inf
+    scores = heatmap.masked_fill(heatmap < max_pool(heatmap, kernel), low).flatten(1)
     scores, index = scores.topk(num_instances, dim=1)
-    if torch.isnan(scores).any():
+    if scores.device.type == "cpu" and torch.isnan(scores).any():
         raise ValueError("the heatmap holds values that are not numbers: training has diverged")
     return index, scores.clamp(min=torch.finfo(scores.dtype).min)
 

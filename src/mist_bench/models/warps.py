@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mist_bench.transfer import to_device
+
 KERNEL_FLOOR = 1e-6  # keeps r^2 log r^2 differentiable at a control point
 
 
@@ -82,9 +84,9 @@ def sample(images: Tensor, places: Tensor) -> Tensor:
 
 def pixel_centers(height: int, width: int, like: Tensor) -> Tensor:
     """Return the (height * width, 2) xy centers of an image's pixels, row by row."""
-    x, y = ((2 * torch.arange(size) + 1) / size - 1 for size in (width, height))
+    x, y = ((2 * torch.arange(size, device=like.device) + 1) / size - 1 for size in (width, height))
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-    return grid.flatten(0, 1).to(like.device, like.dtype)
+    return grid.flatten(0, 1).to(like.dtype)
 
 
 def spline_basis(points: Tensor, controls: Tensor) -> Tensor:
@@ -127,4 +129,4 @@ def random_warp(images: Tensor, strength: WarpStrength) -> Warp:
     cos, sin = scale * angle.cos(), scale * angle.sin()
     rows = [torch.stack([cos, -sin, shift[:, 0]], -1), torch.stack([sin, cos, shift[:, 1]], -1)]
     parts = torch.stack(rows, dim=1), controls, spline_weights(controls, displacements)
-    return Warp(*(part.to(images.device) for part in parts))
+    return Warp(*(to_device(part, images.device) for part in parts))

@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from mist_bench.reporting.aggregate import collect, read_json
+from mist_bench.reporting.claims import claim_line
 from mist_bench.reporting.files import RESOURCES, Rule, read_paper, read_rule, write_text
 from mist_bench.reporting.formats import to_latex, to_markdown
 from mist_bench.reporting.grid import Cell, Grid, make_grid
-from mist_bench.reporting.layouts import LAYOUTS, Layout, Metric
+from mist_bench.reporting.layouts import LAYOUTS, Layout, Metric, counted
 from mist_bench.reporting.verdicts import NO_CLAIM, estimate, judge
 from mist_bench.schema import Config
 from mist_bench.targets import DETAILS, EXTENDED
@@ -110,7 +111,7 @@ def table_cells(name: str, evidence: Evidence) -> list[Cell]:
     """
     if name not in LAYOUTS:
         raise ValueError(f"no table {name!r}; known: {', '.join(LAYOUTS)}")
-    layout = LAYOUTS[name]
+    layout = counted(LAYOUTS[name], evidence.config.counting)
     cells = [
         _value_cell(name, experiment, method, metric, evidence)
         for experiment in layout.experiments
@@ -190,20 +191,11 @@ def missing_seeds(runs: pd.DataFrame) -> str:
 
 def _compare(cell: Cell, cells: Sequence[Cell], evidence: Evidence) -> dict[str, object]:
     """Return the difference and the verdict of a cell that has a value."""
-    rule, source = evidence.rule, evidence.sources.get(cell.experiment)
-    runs = evidence.runs
+    rule, runs = evidence.rule, evidence.runs
     runs = runs[(runs["experiment"] == cell.experiment) & (runs["method"] == cell.method)]
     lost = missing_seeds(runs)
     suffix = f"; of {len(evidence.config.seeds)} seeds missing: {lost}" if lost else ""
-    reason = None
-    if cell.paper is None:
-        pass
-    elif evidence.config.preset in rule.no_claim_presets:
-        reason = evidence.config.preset
-    elif source is None:
-        reason = "the data have no manifest"
-    elif marks := [mark for mark in rule.no_claim_data if mark in source.lower()]:
-        reason = f"{marks[0]} data" if marks[0] == "stand-in" else source
+    reason = None if cell.paper is None else _barred(cell.experiment, evidence)
     if reason:
         return {"verdict": f"{NO_CLAIM}: {reason}{suffix}"}
     verdict = judge(
@@ -215,6 +207,17 @@ def _compare(cell: Cell, cells: Sequence[Cell], evidence: Evidence) -> dict[str,
     )
     delta = None if cell.paper is None else cell.ours.mean - cell.paper
     return {"delta": delta, "verdict": verdict + suffix}
+
+
+def _barred(experiment: str, evidence: Evidence) -> str | None:
+    """Return why an experiment is not compared with the paper; ``None`` if it is."""
+    rule, source = evidence.rule, evidence.sources.get(experiment)
+    if evidence.config.preset in rule.no_claim_presets:
+        return evidence.config.preset
+    if source is None:
+        return "the data have no manifest"
+    mark = next((mark for mark in rule.no_claim_data if mark in source.lower()), None)
+    return f"{mark} data" if mark == "stand-in" else mark and source
 
 
 def _references(cell: Cell, cells: Sequence[Cell]) -> list[tuple[float, float]]:
@@ -234,9 +237,13 @@ def _references(cell: Cell, cells: Sequence[Cell]) -> list[tuple[float, float]]:
 
 def table_grid(name: str, evidence: Evidence, cells: Sequence[Cell]) -> Grid:
     """Return a table in the paper's layout, with its caption."""
-    layout = LAYOUTS[name]
+    layout = counted(LAYOUTS[name], evidence.config.counting)
     labels = {key: entry.label for key, entry in evidence.config.methods.items()}
-    return make_grid(layout, cells, labels, caption(name, layout, evidence), evidence.rule)
+    grid = make_grid(layout, cells, labels, caption(name, layout, evidence), evidence.rule)
+    reasons = {experiment: _barred(experiment, evidence) for experiment in layout.experiments}
+    barred = {experiment: reason for experiment, reason in reasons.items() if reason}
+    lines = [claim_line(claim, cells, barred) for claim in evidence.rule.claims.get(name, [])]
+    return replace(grid, notes=lines + grid.notes)
 
 
 def caption(name: str, layout: Layout, evidence: Evidence) -> str:

@@ -1,0 +1,144 @@
+"""One GPU for one process: runs that share a machine never meet on a GPU.
+
+Snakemake counts GPUs (``resources: gpu``) but does not say which is whose, and a call beside it is
+not counted at all. So each process that is to work on a GPU locks one of those that it may see, and
+sees no other: ``CUDA_VISIBLE_DEVICES`` is set before torch is imported. The system frees the lock
+of a process that is killed. Not in the paper.
+
+The locks are files of one user on one host. GPUs are told apart by the UUIDs that ``nvidia-smi -L``
+lists, which starts no CUDA in this process. What ``CUDA_VISIBLE_DEVICES`` says already, of a
+cluster's scheduler perhaps, is obeyed. Numbers in it count in the order of that list: on a machine
+of unlike GPUs, set ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import takewhile
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+PAUSE = 1.0  # seconds between two looks for a free GPU
+logger = logging.getLogger("mist_bench")
+
+
+@contextmanager
+def gpu_lease(device: str) -> Iterator[None]:
+    """Hold one GPU while the context lasts, if ``device`` is not ``cpu`` and there is any.
+
+    Where all are taken, wait for one. Where none can be told from another, hold none: torch then
+    says itself what is missing.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        OSError: if the folder of the locks is not this user's, or the parent process died while
+            this one waited, so that nobody wants its result any more.
+    """
+    gpus = {} if device == "cpu" else visible_gpus(listed_gpus(), os.environ.get(VISIBLE))
+    if not gpus:
+        yield
+        return
+    lock, name = take(gpus, lock_folder())
+    before = os.environ.get(VISIBLE)
+    os.environ[VISIBLE] = name
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+    logger.info("on GPU %s", name)
+    try:
+        yield
+    finally:
+        lock.release()
+        if before is None:
+            del os.environ[VISIBLE]
+        else:
+            os.environ[VISIBLE] = before
+
+
+def listed_gpus() -> list[str]:
+    """Return the UUIDs of all GPUs of this machine that this process may use, in their order."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return re.findall(r"^GPU \d+:.*\(UUID: ([^)\s]+)\)", done.stdout, re.MULTILINE)
+
+
+def visible_gpus(listed: list[str], visible: str | None) -> dict[str, str]:
+    """Return what ``CUDA_VISIBLE_DEVICES`` can be set to for each GPU to choose from.
+
+    Args:
+        listed: UUIDs of the machine's GPUs.
+        visible: present value of ``CUDA_VISIBLE_DEVICES``; ``None`` if it is not set.
+
+    Returns:
+        UUID -> name, the first preferred. As in CUDA, the list ends at the first name that
+        stands for no GPU. A number without a list of UUIDs says nothing about which GPU it is: in a
+        cluster's job, every GPU may be 0.
+    """
+    if visible is None:
+        return {uuid: uuid for uuid in listed}
+    names = [name.strip() for name in visible.split(",")]
+    found = takewhile(lambda pair: pair[0], ((full_uuid(listed, name), name) for name in names))
+    return dict(found)
+
+
+def full_uuid(listed: list[str], name: str) -> str:
+    """Return the UUID that a name in ``CUDA_VISIBLE_DEVICES`` stands for; "" if none is known."""
+    if name.isdecimal():
+        return listed[int(name)] if int(name) < len(listed) else ""
+    if name.startswith("MIG-"):  # a part of a GPU, which has its own UUID
+        return name
+    matches = [uuid for uuid in listed if name and uuid.startswith(name)]
+    return matches[0] if len(matches) == 1 else ""
+
+
+def take(gpus: Mapping[str, str], folder: Path) -> tuple[FileLock, str]:
+    """Return the lock of the first GPU that is or becomes free, and the name of that GPU.
+
+    Args:
+        gpus: UUID -> name.
+        folder: where the locks are.
+
+    Raises:
+        OSError: if the parent process died meanwhile.
+    """
+    parent, waited = os.getppid(), False
+    while True:
+        for uuid, name in gpus.items():
+            lock = FileLock(folder / f"{uuid.replace('/', '_')}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            return lock, name
+        if not waited:
+            logger.info("all GPUs are taken (%d): waiting for one", len(gpus))
+            waited = True
+        time.sleep(PAUSE)
+        if os.getppid() != parent:
+            raise OSError("the process that asked for this run has died: nothing was started")
+
+
+def lock_folder() -> Path:
+    """Return the folder of the locks, which all runs of this user on this host share.
+
+    Raises:
+        OSError: if another user has made it.
+    """
+    folder = Path(tempfile.gettempdir(), f"mist-bench-gpus-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise OSError(f"{folder}: belongs to another user; remove it or set TMPDIR")
+    return folder
