@@ -1,4 +1,15 @@
-# Tables, figures and the report: recomputed from stored metrics and predictions in seconds.
+# Tables, figures and the report: recomputed from stored metrics and predictions in seconds. On a
+# cluster they are made where Snakemake runs: a place in its queue would take longer.
+localrules:
+    resolve,
+    metrics,
+    table,
+    figure,
+    html,
+    calibration_table,
+    tuning_table,
+
+
 rule resolve:
     output:
         "results/{preset}/config.json",
