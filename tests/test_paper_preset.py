@@ -10,7 +10,7 @@ import pytest
 from spies import CODE, same_results, stop_at
 
 from mist_bench import config as settings
-from mist_bench import targets, training
+from mist_bench import runlog, targets, training
 from mist_bench.bench.costs import made_up
 from mist_bench.datasets.files import Split, save_manifest, save_split
 from mist_bench.training import train
@@ -67,7 +67,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(spec, tmp_path, monkeypatc
         stop_at(patch, before + 1, lambda: shutil.copytree(work, copy), training, "make_batch")
         train(spec, data, tmp_path / "whole", work, "cpu", CODE)
     made = []
-    monkeypatch.setattr(training, "check_finite", lambda _, step: made.append(step))
+    monkeypatch.setattr(runlog, "check_finite", lambda _, step: made.append(step))
     train(spec, data, tmp_path / "resumed", copy, "cpu", CODE)
     assert set(made) == {*range(before + 1, steps + 1)}
     same_results(tmp_path / "whole", tmp_path / "resumed")

@@ -186,10 +186,15 @@ def test_the_seed_fixes_the_initial_weights(tiny_spec):
     )
 
 
-def test_scores_that_are_not_numbers_are_refused(tiny_spec, tiny_dataset):
+def test_scores_that_are_not_numbers_are_refused(tiny_spec, tiny_dataset, monkeypatch):
     method = build_method(tiny_spec(), CPU)
     for weight in method.detector.parameters():
         weight.data.fill_(torch.nan)
     images = load_split(tiny_dataset, "test")["images"]
+    with pytest.raises(ValueError, match="heatmap holds values that are not numbers: training has"):
+        predict_split(method, images, 2, CPU)
+    # what a GPU would not refuse itself
+    bad = Prediction(torch.ones(1, 4), torch.tensor([torch.nan]), torch.zeros(1, dtype=torch.int64))
+    monkeypatch.setattr(method, "predict", lambda batch: [bad] * len(batch))
     with pytest.raises(ValueError, match="scores are not numbers: training has diverged"):
         predict_split(method, images, 2, CPU)
