@@ -8,11 +8,15 @@ As in the implementation that the paper used, z_pres is relaxed to a binary Conc
 that all gradients are pathwise. Deviations from it, each a row of deviations.csv: a Gaussian
 likelihood, because images are gray and their sum need not stay in [0, 1], instead of a Bernoulli
 one; a running product of z_pres, Eslami's "present only if all before are", instead of a
-threshold; no noise in the decoder.
+threshold; no noise in the decoder. With ``difference``, a step explains what the steps before have
+left of the image, as in Eslami's "difference AIR".
 
 Shapes: B images, K steps, C channels, H W image, p window side.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import ClassVar
 
 import torch
@@ -25,12 +29,34 @@ from mist_bench.models.air import (
     RecurrentEncoder,
     WindowVae,
     concrete_kl,
-    running_product,
     sample_concrete,
 )
 from mist_bench.models.heatmap import Networks
 from mist_bench.models.sampler import paste_patches, sample_patches
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What K steps found in B images.
+
+    Attributes:
+        logits: (B, K) of z_pres, given that the step is reached.
+        samples: (B, K), z_pres before its sigmoid.
+        presence: (B, K) in [0, 1], the running product of z_pres.
+        windows: (B, K, 4) cxcywh, px.
+        patches: (B, K, C, p, p) in [0, 1].
+        object_kl: (B, K), divergence of z_where and z_what from their priors, in nats.
+        synthesis: (B, C, H, W), the sum of the patches as far as they are present.
+    """
+
+    logits: Tensor
+    samples: Tensor
+    presence: Tensor
+    windows: Tensor
+    patches: Tensor
+    object_kl: Tensor
+    synthesis: Tensor
 
 
 class Air(nn.Module):
@@ -60,7 +86,7 @@ class Air(nn.Module):
         self.pixel_std, self.clip_norm, self.optimizers = pixel_std, clip_norm, optimizers
         self.temperature = temperature
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Step all networks on the negative evidence lower bound and return it with its terms."""
         images = batch.images
         error, kl, presence = self.bound(images, self.prior_odds())
@@ -69,9 +95,13 @@ class Air(nn.Module):
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters(), self.clip_norm)
         self.optimizers["air"].step()
-        terms = [loss, error.mean(), kl.mean(), presence.sum(1).mean()]
-        scalars = torch.stack(terms).tolist()
-        return dict(zip(("loss", "error", "kl", "objects"), scalars, strict=True))
+        terms = {
+            "loss": loss,
+            "error": error.mean(),
+            "kl": kl.mean(),
+            "objects": presence.sum(1).mean(),
+        }
+        return {name: value.detach() for name, value in terms.items()}
 
     def bound(self, images: Tensor, prior_log_odds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the terms of the bound from one sample of the posterior, per image.
@@ -84,33 +114,53 @@ class Air(nn.Module):
             (B,) negative log likelihood, (B,) Kullback-Leibler divergence from the prior, both in
             nats, and (B, K) how far the object of each step is present, in [0, 1].
         """
-        posterior = self.recurrent(images, self.task.num_instances)
-        windows = to_boxes(posterior.scale.rsample(), posterior.shift.rsample(), images.shape[-2:])
-        code = self.encode(images, windows)
-        patches = self.decode(code.rsample(), len(images))
-        sample = sample_concrete(posterior.presence, self.temperature)
-        presence = running_product(sample.sigmoid())
-
-        shown = presence[..., None, None, None] * patches
-        pixels = paste_patches(shown, windows, images.shape[-2:])
-        likelihood = Normal(pixels, self.pixel_std, validate_args=False)
+        scene = self.explain(images, Normal.rsample, self.draw)
+        std = images.new_full((), self.pixel_std)  # made where it is used
+        likelihood = Normal(scene.synthesis, std, validate_args=False)
         error = -likelihood.log_prob(images).flatten(1).sum(1)
+        presence_kl = concrete_kl(scene.logits, scene.samples, prior_log_odds, self.temperature)
+        return error, divergence(scene.presence, presence_kl, scene.object_kl), scene.presence
 
-        presence_kl = concrete_kl(posterior.presence, sample, prior_log_odds, self.temperature)
-        code_kl = kl_divergence(code, Normal(0.0, 1.0)).sum(-1).view_as(presence)
-        kl = divergence(presence, presence_kl, self.where_kl(posterior) + code_kl)
-        return error, kl, presence
+    def draw(self, logits: Tensor) -> Tensor:
+        """Return samples of z_pres before their sigmoid, with gradient, of any shape."""
+        return sample_concrete(logits, self.temperature)
+
+    def explain(
+        self,
+        images: Tensor,
+        choose: Callable[[Normal], Tensor],
+        choose_presence: Callable[[Tensor], Tensor],
+    ) -> Scene:
+        """Return the objects of (B, C, H, W) images, one step after another.
+
+        Args:
+            images: what to explain.
+            choose: from a posterior to the value that is used, of z_where and z_what.
+            choose_presence: the same for z_pres, from (B,) logits to values before their sigmoid.
+        """
+        canvas, reached, state, steps = torch.zeros_like(images), 1.0, None, []
+        for _ in range(self.task.num_instances):
+            unexplained = images - canvas
+            # no gradient: what a step shows is not to serve the search of those after it
+            posterior, state = self.recurrent(images, unexplained.detach(), state)
+            where = choose(posterior.scale), choose(posterior.shift)
+            window = to_boxes(*where, images.shape[-2:])
+            code = self.encode(unexplained if self.recurrent.difference else images, window)
+            patch = self.vae.decode(choose(code))
+            sample = choose_presence(posterior.presence)
+            reached = reached * sample.sigmoid()  # present only if all before are
+            shown = reached[:, None, None, None] * patch
+            canvas = canvas + paste_patches(shown[:, None], window[:, None], images.shape[-2:])
+            kl = self.where_kl(posterior) + kl_divergence(code, Normal(0.0, 1.0)).sum(-1)
+            steps.append((posterior.presence, sample, reached, window, patch, kl))
+        return Scene(*(torch.stack(one, dim=1) for one in zip(*steps, strict=True)), canvas)
 
     def encode(self, images: Tensor, windows: Tensor) -> Normal:
-        """Return q(z_what), (B K, D), of (B, K, 4) windows of (B, C, H, W) images."""
-        return self.vae.encode(sample_patches(images, windows, self.window_size).flatten(0, 1))
-
-    def decode(self, codes: Tensor, images: int) -> Tensor:
-        """Return (B, K, C, p, p) windows of (B K, D) codes of B ``images``."""
-        return self.vae.decode(codes).unflatten(0, (images, -1))
+        """Return q(z_what), (B, D), of one of (B, 4) windows in each of (B, C, H, W) images."""
+        return self.vae.encode(sample_patches(images, windows[:, None], self.window_size)[:, 0])
 
     def where_kl(self, posterior: Posterior) -> Tensor:
-        """Return (B, K), the divergence of z_where from its prior, in nats."""
+        """Return (B,), the divergence of z_where from its prior, in nats."""
         scale = kl_divergence(posterior.scale, self.scale_prior)
         return (scale + kl_divergence(posterior.shift, self.shift_prior).sum(-1, True))[..., 0]
 
@@ -122,33 +172,37 @@ class Air(nn.Module):
         the digit's ink, while a window also holds its margin. Scores are the probability that
         there is one more object. Reconstruction and patches use the inferred windows.
         """
-        posterior = self.recurrent(images, self.task.num_instances)
-        windows = to_boxes(posterior.scale.mean, posterior.shift.mean, images.shape[-2:])
-        patches = self.decode(self.encode(images, windows).mean, len(images))
-        probability = posterior.presence.sigmoid()
-        kept = (probability > 0.5).long().cumprod(1).bool()  # (B, K)
-        shown = patches * kept[..., None, None, None]
-        synthesis = paste_patches(shown, windows, images.shape[-2:])
-        boxes = torch.cat(
-            [windows[..., :2], torch.full_like(windows[..., 2:], self.task.box_size)], dim=-1
-        )
+        scene = self.explain(images, attrgetter("mean"), surely)
+        centers = scene.windows[..., :2]
+        boxes = torch.cat([centers, torch.full_like(centers, self.task.box_size)], dim=-1)
         return [
             Prediction(box[k], score[k], reconstruction=image, patches=parts[k])
             for k, box, score, image, parts in zip(
-                kept, boxes, probability, synthesis, patches, strict=True
+                scene.presence.bool(),
+                boxes,
+                scene.logits.sigmoid(),
+                scene.synthesis,
+                scene.patches,
+                strict=True,
             )
         ]
 
 
+def surely(logits: Tensor) -> Tensor:
+    """Return infinity with the sign of ``logits``, of any shape: z_pres is 0 or 1."""
+    return torch.full_like(logits, torch.inf).copysign(logits)
+
+
 def to_boxes(scale: Tensor, shift: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Return the (B, K, 4) cxcywh windows, px, of z_where.
+    """Return the (..., 4) cxcywh windows, px, of z_where.
 
     Args:
-        scale: (B, K, 1), the logit of a window's side as a fraction of the image's.
-        shift: (B, K, 2), xy; its tanh is -1 and 1 at the image's edges.
+        scale: (..., 1), the logit of a window's side as a fraction of the image's.
+        shift: (..., 2), xy; its tanh is -1 and 1 at the image's edges.
         image_size: (H, W).
     """
-    size = scale.new_tensor(image_size[::-1])  # W, H
+    H, W = image_size
+    size = torch.stack([scale.new_full((), W), scale.new_full((), H)])
     centers = (shift.tanh() + 1) / 2 * size - 0.5
     return torch.cat([centers, scale.sigmoid() * size], dim=-1)
 
@@ -169,6 +223,7 @@ def build(
     task: TaskSpec,
     *,
     networks: Networks,
+    difference: bool,
     units: int,
     hidden: int,
     window_size: int,
@@ -189,6 +244,9 @@ def build(
     Args:
         task: reconstruction; K is the number of steps, so the most objects it can find.
         networks: official (the LSTM sees pixels) or compact (it sees convolutional features).
+        difference: whether the LSTM also sees what the steps before left of the image, and z_what
+            is inferred from that (difference AIR of Eslami et al. 2016; not in the implementation
+            that the paper used, where both see the image alone).
         units: units of the LSTM.
         hidden: units of the hidden layers from the LSTM to z_pres and z_where.
         window_size: p, samples per side of a window.
@@ -214,6 +272,7 @@ def build(
     recurrent = RecurrentEncoder(
         task.image_size,
         networks=networks,
+        difference=difference,
         units=units,
         hidden=hidden,
         odds=prior_odds[0],

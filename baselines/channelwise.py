@@ -60,7 +60,7 @@ class ChannelWise(nn.Module):
 
     def locate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, K, 4) boxes in pixels, with gradient, and (B, K) scores."""
-        keypoints, scores = spatial_softargmax(self.network(images) / self.temperature)
+        keypoints, scores = spatial_softargmax(self.network(images).float() / self.temperature)
         s = self.network.stride
         centers = keypoints * s + (s - 1) / 2
         boxes = torch.cat([centers, torch.full_like(centers, self.task.box_size)], dim=-1)

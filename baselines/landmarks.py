@@ -98,7 +98,7 @@ class Landmarks(nn.Module):
 
     def detect(self, padded: Tensor) -> Tensor:
         """Return the (B, K + 1, h, h) heatmaps of padded images, a softmax over channels."""
-        return self.detector(F.pixel_unshuffle(padded, self.stride)).softmax(1)
+        return self.detector(F.pixel_unshuffle(padded, self.stride)).float().softmax(1)
 
     def reconstruct(self, padded: Tensor, maps: Tensor, landmarks: Tensor) -> Tensor:
         """Return the (B, C, H, H) images that landmarks and descriptors stand for."""

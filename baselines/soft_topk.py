@@ -79,7 +79,8 @@ class RegionNetwork(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the (B, h, w) scores and (B, C, h, w) class probabilities of (B, C, H, W)."""
         features = torch.relu(self.trunk(images))
-        return self.score(features)[:, 0], self.logits(features).softmax(1)
+        scores, logits = self.score(features), self.logits(features)
+        return scores[:, 0].float(), logits.float().softmax(1)
 
 
 class MaskedClassifier(nn.Module):

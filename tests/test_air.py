@@ -10,24 +10,8 @@ from mist_bench.models.air import (
     RecurrentEncoder,
     WindowVae,
     concrete_kl,
-    running_product,
     sample_concrete,
 )
-
-
-def test_running_product_by_hand():
-    bits = torch.tensor([[0.5, 0.8, 0.25], [1.0, 0.0, 1.0]])
-    expected = [[0.5, 0.4, 0.1], [1.0, 0.0, 0.0]]
-    torch.testing.assert_close(running_product(bits), torch.tensor(expected))
-
-
-def test_running_product_equals_cumprod_with_its_gradient():
-    bits = torch.rand(5, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    weights = torch.randn(5, 9, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(running_product(bits), bits.cumprod(1))
-    (one,) = torch.autograd.grad((running_product(bits) * weights).sum(), bits)
-    (two,) = torch.autograd.grad((bits.cumprod(1) * weights).sum(), bits)
-    torch.testing.assert_close(one, two)
 
 
 def test_the_prior_schedule_by_hand():
@@ -88,18 +72,50 @@ def test_the_window_decoder_mirrors_the_encoder_and_starts_dark():
     assert vae.encode(windows).mean.shape == (3, 5)
 
 
-@pytest.mark.parametrize(("networks", "seen"), [("compact", 8), ("official", 480)])
-def test_the_posterior_starts_at_the_prior_and_has_one_of_each_per_step(networks, seen):
-    priors = {"scale_prior": (-1.0, 0.2), "shift_prior": (0.5, 2.0)}
-    encoder = RecurrentEncoder(
-        (1, 20, 24), networks=networks, units=8, hidden=4, odds=4.0, **priors
+PRIORS = {"scale_prior": (-1.0, 0.2), "shift_prior": (0.5, 2.0)}
+
+
+def encoder(networks, difference):
+    torch.manual_seed(0)
+    return RecurrentEncoder(
+        (1, 32, 36),
+        networks=networks,
+        difference=difference,
+        units=8,
+        hidden=4,
+        odds=4.0,
+        **PRIORS,
     )
-    assert encoder.cell.input_size == seen
-    for head in encoder.heads.values():
+
+
+@pytest.mark.parametrize("difference", [False, True])
+@pytest.mark.parametrize(("networks", "seen"), [("compact", 8), ("official", 1152)])
+def test_the_posterior_starts_at_the_prior(networks, difference, seen):
+    recurrent = encoder(networks, difference)
+    pixels = networks == "official"
+    assert recurrent.cell.input_size == (seen * (1 + difference) if pixels else seen)
+    for head in recurrent.heads.values():
         torch.nn.init.zeros_(head[-1].weight)
-    posterior = encoder(torch.rand(2, 1, 20, 24), 5)
-    torch.testing.assert_close(posterior.presence, torch.full((2, 5), math.log(4)))
+    posterior, state = recurrent(torch.rand(2, 1, 32, 36), torch.rand(2, 1, 32, 36), None)
+    assert [tuple(one.shape) for one in state] == [(2, 8), (2, 8)]
+    torch.testing.assert_close(posterior.presence, torch.full((2,), math.log(4)))
     for name, size in (("scale", 1), ("shift", 2)):
-        one, (mean, std) = getattr(posterior, name), priors[f"{name}_prior"]
-        torch.testing.assert_close(one.mean, torch.full((2, 5, size), mean))
-        torch.testing.assert_close(one.stddev, torch.full((2, 5, size), std))
+        one, (mean, std) = getattr(posterior, name), PRIORS[f"{name}_prior"]
+        torch.testing.assert_close(one.mean, torch.full((2, size), mean))
+        torch.testing.assert_close(one.stddev, torch.full((2, size), std))
+
+
+@pytest.mark.parametrize("networks", ["compact", "official"])
+@pytest.mark.parametrize("difference", [False, True])
+def test_it_sees_what_is_not_explained_only_if_told(networks, difference):
+    recurrent, images = encoder(networks, difference), torch.rand(2, 1, 32, 36)
+    one, _ = recurrent(images, images, None)
+    other, _ = recurrent(images, torch.zeros_like(images), None)
+    assert one.shift.mean.equal(other.shift.mean) is not difference
+
+
+def test_a_step_depends_on_the_state_after_the_one_before():
+    recurrent, images = encoder("compact", difference=True), torch.rand(2, 1, 32, 36)
+    one, state = recurrent(images, images, None)
+    other, _ = recurrent(images, images, state)
+    assert not one.presence.equal(other.presence)

@@ -7,12 +7,14 @@ from torch.distributions import Normal, kl_divergence
 
 from baselines import air
 from mist_bench.evaluation.metrics import compute
+from mist_bench.models.sampler import paste_patches
 from mist_bench.prediction import pack
 from mist_bench.types import Batch, TaskSpec
 
 TASK = TaskSpec("reconstruction", (1, 24, 24), num_instances=3, num_classes=0, box_size=8.0)
 PARAMS = {
     "networks": "compact",
+    "difference": True,
     "units": 16,
     "hidden": 8,
     "window_size": 8,
@@ -76,13 +78,13 @@ def test_the_divergence_of_where_by_hand():
     method = build(scale_prior=[-1.0, 0.5], shift_prior=[0.0, 2.0])
 
     class Fixed:
-        scale = normal([[[0.0]]], [[[1.0]]])
-        shift = normal([[[1.0, 0.0]]], [[[2.0, 2.0]]])
+        scale = normal([[0.0]], [[1.0]])
+        shift = normal([[1.0, 0.0]], [[2.0, 2.0]])
 
     # log(sd_p / sd_q) + (sd_q^2 + (m_q - m_p)^2) / (2 sd_p^2) - 1/2
     scale = math.log(0.5) + (1 + 1) / (2 * 0.25) - 0.5
     shift = (4 + 1) / (2 * 4) - 0.5
-    torch.testing.assert_close(method.where_kl(Fixed), torch.tensor([[scale + shift]]))
+    torch.testing.assert_close(method.where_kl(Fixed), torch.tensor([scale + shift]))
 
 
 def test_each_step_counts_as_far_as_it_is_reached():
@@ -136,16 +138,70 @@ def test_the_gradient_is_clipped():
 
 def test_the_loss_falls_on_a_few_images():
     method = build(lr=1e-2).train()
-    losses = [method.train_step(Batch(images(8)))["loss"] for _ in range(80)]
+    losses = [method.train_step(Batch(images()))["loss"] for _ in range(40)]
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 20
+
+
+def fix_presence(method, *logits):
+    """Make each step's z_pres the given one; return what the steps saw as not yet explained."""
+    forward, steps, unexplained = method.recurrent.forward, iter(logits), []
+
+    def fixed(shown, rest, state):
+        posterior, state = forward(shown, rest, state)
+        unexplained.append(rest)
+        presence = torch.tensor(next(steps))
+        return type(posterior)(presence, posterior.scale, posterior.shift), state
+
+    method.recurrent.forward = fixed
+    return unexplained
+
+
+def test_each_step_sees_the_image_less_the_objects_before_it():
+    """The first image has one object, the second has none before a step that is not reached."""
+    method = build().eval()
+    shown = images(2) + 0.1
+    seen = fix_presence(method, [3.0, -1.0], [-1.0, 3.0], [3.0, 3.0])
+    with torch.no_grad():
+        scene = method.explain(shown, lambda posterior: posterior.mean, air.surely)
+    assert scene.presence.tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    first = paste_patches(scene.patches[:1, :1], scene.windows[:1, :1], (24, 24))
+    assert first.max() > 0
+    torch.testing.assert_close(scene.synthesis, torch.cat([first, torch.zeros_like(first)]))
+    expected = [shown, *[shown - scene.synthesis] * 2]
+    torch.testing.assert_close(torch.stack(seen), torch.stack(expected))
+
+
+@pytest.mark.parametrize("difference", [False, True])
+def test_the_second_object_is_what_the_first_left_only_if_told(difference):
+    method = build(difference=difference).eval()
+    fix_presence(method, [3.0], [3.0], [3.0])
+    encode, seen = method.encode, []
+
+    def spy(source, windows):
+        seen.append(source)
+        return encode(source, windows)
+
+    method.encode = spy
+    with torch.no_grad():
+        scene = method.explain(images(2)[1:], lambda posterior: posterior.mean, air.surely)
+    first = paste_patches(scene.patches[:, :1], scene.windows[:, :1], (24, 24))
+    left = images(2)[1:] - first if difference else images(2)[1:]
+    torch.testing.assert_close(seen[1], left)
+
+
+def test_presence_is_the_product_of_what_was_drawn_and_carries_its_gradient():
+    method = build().eval()
+    logits = [torch.tensor([value], requires_grad=True) for value in (0.0, math.log(4), 0.0)]
+    drawn = iter(logits)  # sigmoids 1/2, 4/5, 1/2
+    scene = method.explain(images(1), Normal.rsample, lambda _: next(drawn))
+    torch.testing.assert_close(scene.presence, torch.tensor([[0.5, 0.4, 0.2]]))
+    (slope,) = torch.autograd.grad(scene.presence[0, 2], logits[1])
+    assert slope.item() == pytest.approx(0.25 * 0.8 * 0.2)  # the others times s(1 - s)
 
 
 def test_objects_end_at_the_first_improbable_one():
     method = build().eval()
-    posterior = method.recurrent(images(2), 3)
-    logits = torch.tensor([[3.0, -1.0, 3.0], [-1.0, 3.0, 3.0]])
-    fixed = type(posterior)(logits, posterior.scale, posterior.shift)
-    method.recurrent.forward = lambda *_: fixed
+    fix_presence(method, [3.0, -1.0], [-1.0, 3.0], [3.0, 3.0])
     one, none = method.predict(images(2))
     torch.testing.assert_close(one.scores, torch.tensor([3.0]).sigmoid())
     assert (one.boxes.shape, one.patches.shape) == ((1, 4), (1, 1, 8, 8))

@@ -82,7 +82,7 @@ def test_the_command_writes_curve_times_record_and_picture(tmp_path, digit_folde
     out = tmp_path / "out"
     with (out / "learning.csv").open() as file:
         rows = {row["stage"]: row for row in csv.DictReader(file)}
-    assert list(rows) == ["1%", "100%", "last", "process"]
+    assert list(rows) == ["1%", "99.9%", "last", "process"]
     with (out / "learning_curve.csv").open() as file:
         looks = list(csv.DictReader(file))
     assert float(looks[-1]["both"]) == float(rows["last"]["value"])

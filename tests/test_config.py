@@ -143,6 +143,15 @@ def test_an_unknown_preset_names_the_known_ones(folder):
         settings.load(folder, {"preset": "smal"})
 
 
+@pytest.mark.parametrize("parent", ["5", "[large, nowhere]", "small"])
+def test_a_preset_extends_other_presets_only(folder, parent):
+    (folder / "presets" / "small.yaml").write_text(f"extends: {parent}\ntraining: {{steps: 11}}\n")
+    with pytest.raises(ConfigError, match=r"small\.yaml: extends .*, which is not another preset"):
+        settings.load(folder)
+    (folder / "presets" / "small.yaml").write_text("extends:\ntraining: {steps: 11}\n")
+    assert settings.load(folder).training.steps == 11
+
+
 def test_broken_yaml_names_its_file(folder):
     (folder / "presets" / "small.yaml").write_text("training: {steps: 1\n")
     with pytest.raises(ConfigError, match=r"small\.yaml: cannot be read") as error:

@@ -195,7 +195,11 @@ def test_the_locks_of_another_user_are_not_used(machine, monkeypatch):
     owner = os.getuid()
     monkeypatch.setattr(gpu_lease.os, "getuid", lambda: owner + 1)
     (machine / f"mist-bench-gpus-{owner + 1}").mkdir()
-    with pytest.raises(OSError, match="belongs to another user"):
+    with pytest.raises(OSError, match="is no folder of this user's; remove it or set TMPDIR"):
+        lock_folder()
+    (machine / f"mist-bench-gpus-{owner + 1}").rmdir()
+    (machine / f"mist-bench-gpus-{owner + 1}").write_text("a file")
+    with pytest.raises(OSError, match="is no folder of this user's; remove it or set TMPDIR"):
         lock_folder()
 
 

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from spies import Killed, curves, kill_hard, same_results, stop_at
 
 from mist_bench import training
-from mist_bench.prediction import use_deterministic_torch
+from mist_bench.prediction import build_method, use_deterministic_torch
 from mist_bench.training import narrow_products
 
 CPU = torch.device("cpu")
@@ -28,9 +28,27 @@ def test_bfloat16_rounds_the_factors_of_a_product_and_nothing_else_does():
         assert value == pytest.approx(1.001**2, rel=1e-6)
 
 
-def test_sums_and_coordinates_stay_float32():
+@pytest.mark.parametrize("method", ["mist", "channelwise", "soft_topk", "lapsum"])
+def test_what_keypoints_and_masks_are_computed_from_is_float32(tiny_spec, method):
+    built, images = build_method(tiny_spec(method), CPU), torch.rand(2, 1, 24, 24)
     with narrow_products("bfloat16", CPU):
-        assert (torch.tensor([1.001]) + torch.tensor([1.0])).item() == pytest.approx(2.001)
+        if method == "mist":
+            found = [*built.detector(images), built.head(images, torch.full((2, 2, 4), 12.0))]
+        elif method == "channelwise":
+            found = built.locate(images)
+        else:
+            found = built.network(images)
+    assert {one.dtype for one in found} == {torch.float32}
+
+
+def test_a_step_goes_on_with_the_weights_that_it_has_updated():
+    """As the step of x does in the order tau, x, eta."""
+    weight = torch.nn.Parameter(torch.ones(1, 1))
+    with narrow_products("bfloat16", CPU):
+        (torch.ones(1, 1) @ weight).sum().backward()
+        with torch.no_grad():
+            weight -= weight.grad / 2
+        assert (torch.ones(1, 1) @ weight).item() == 0.5
 
 
 @pytest.mark.parametrize("tf32", [True, False])

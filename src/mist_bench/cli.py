@@ -24,7 +24,7 @@ RESUMABLE = 75  # exit code EX_TEMPFAIL: the same command continues
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sub-command and return the exit code: 0, or 1 after an expected error."""
+    """Run one sub-command and return the exit code: 0, 1 after an expected error, 130 if stopped."""
     options = parser().parse_args(arguments)
     command = COMMANDS[options.command]
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = " ".join(str(error).split()) or type(error).__name__
         print(f"mist-bench {options.command}: {words}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # a training stops by itself; the rest has nothing to keep
+        return 130
     return 0
 
 

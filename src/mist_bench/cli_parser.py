@@ -176,12 +176,14 @@ def add_bench(bench: argparse.ArgumentParser) -> None:
     stages = add("stages", "time every stage of one configuration", 30)
     learning = add("learning", "time until Both on val reaches given values, on real data")
     for kind in (stages, learning):
-        kind.add_argument(
-            "--experiment", default="mnist_hard_classification", help="key of experiments"
-        )
+        kind.add_argument("--experiment", default="mnist_hard_classification", help="(%(default)s)")
         kind.add_argument("--method", default="mist", help="key of methods (%(default)s)")
     learning.add_argument(
-        "--reach", nargs="+", type=fraction, default=[0.8, 0.9, 0.95], help="values of Both"
+        "--reach",
+        nargs="+",
+        type=fraction,
+        default=[0.8, 0.9, 0.95],
+        help="values of Both (%(default)s)",
     )
     numbers = {"every": (50, "steps between two looks"), "images": (256, "of val in one look")}
     numbers["limit"] = (300, "processor seconds of training at most")
@@ -206,11 +208,12 @@ def fraction(text: str) -> float:
     """Return a number in (0, 1].
 
     Raises:
-        ValueError: for anything else.
+        ArgumentTypeError: for another number.
+        ValueError: for no number.
     """
     number = float(text)
     if not 0 < number <= 1:
-        raise ValueError(f"must be above 0 and at most 1, got {number}")
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
     return number
 
 
@@ -218,9 +221,10 @@ def positive(text: str) -> int:
     """Return a whole number > 0.
 
     Raises:
-        ValueError: for anything else.
+        ArgumentTypeError: for another whole number.
+        ValueError: for no whole number.
     """
     number = int(text)
     if number < 1:
-        raise ValueError(f"must be at least 1, got {number}")
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
     return number

@@ -272,9 +272,9 @@ def _fields_at(model: Any, path: tuple) -> list[str]:
 def _read_preset(folder: Path, name: str) -> dict[str, Any]:
     """Return a preset merged over those that it ``extends``, if any, of which later ones win."""
     preset = _read_yaml(folder / f"{name}.yaml")
-    parents = preset.pop("extends", [])
+    parents = preset.pop("extends", None) or []
     merged: dict[str, Any] = {}
-    for parent in [parents] if isinstance(parents, str) else parents:
+    for parent in parents if isinstance(parents, list) else [parents]:
         if parent == name or not (folder / f"{parent}.yaml").is_file():
             words = f"extends {parent!r}, which is not another preset"
             raise ConfigError(f"presets/{name}.yaml: {words}")

@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 
@@ -138,7 +138,8 @@ def lock_folder() -> Path:
         OSError: if another user has made it.
     """
     folder = Path(tempfile.gettempdir(), f"mist-bench-gpus-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise OSError(f"{folder}: belongs to another user; remove it or set TMPDIR")
+    with suppress(FileExistsError):  # a file or a link of that name
+        folder.mkdir(mode=0o700)
+    if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
+        raise OSError(f"{folder}: is no folder of this user's; remove it or set TMPDIR")
     return folder

@@ -94,7 +94,16 @@ class RunLog:
                 f"train_step logged {', '.join(sorted(scalars))} at step {step}, but "
                 f"{', '.join(self._names)} before; it must log the same every time"
             )
-        self._unread[step] = scalars
+        for name, value in scalars.items():
+            if isinstance(value, Tensor) and value.shape != ():
+                raise ValueError(
+                    f"train_step logged {name} of shape {tuple(value.shape)} at step {step}; "
+                    "it must be one number, of shape ()"
+                )
+        self._unread[step] = {
+            name: value.detach() if isinstance(value, Tensor) else value
+            for name, value in scalars.items()
+        }
         self._progress.update(self._bar, completed=step)
         if step % self._training.log_every and step != self._training.steps:
             return

@@ -81,6 +81,7 @@ def _train(
     training = spec.training
     use_deterministic_torch(training.threads, tf32=training.precision == "tf32")
     split, val = load_split(data, "train"), load_split(data, "val")
+    check_labels(split, spec.task)
     method = build_method(spec, device)
     manifest = file_digest(data / "manifest.json")
     identity = fingerprint(spec.model_dump(mode="json"), dict(code), manifest, str(device))
@@ -97,7 +98,7 @@ def _train(
         for step in range(info["step"] + 1, training.steps + 1):
             try:
                 log.step(step, make_step(method, split, spec, step, device))
-            except ValueError:
+            except (ValueError, RuntimeError):
                 log.read()  # a loss that was not a number says more than what it has led to
                 raise
             if step % training.validate_every == 0 or step == training.steps:
@@ -123,6 +124,16 @@ def _train(
     write_run(out, work / "kept.safetensors", log, spec, facts)
 
 
+def check_labels(split: Arrays, task: TaskSpec) -> None:
+    """Raise a ``ValueError`` for a label that the task has no class for."""
+    highest = int(split["labels"].max(initial=-1))
+    if task.kind == "classification" and highest >= task.num_classes:
+        raise ValueError(
+            f"the data hold the label {highest}, but the task has {task.num_classes} classes: "
+            "correct num_classes, or make the data anew"
+        )
+
+
 def make_step(
     method: Method, split: Arrays, spec: RunSpec, step: int, device: torch.device
 ) -> Mapping[str, Tensor | float]:
@@ -139,9 +150,12 @@ def make_step(
 def narrow_products(precision: str, device: torch.device) -> torch.autocast:
     """Return the context of a training step: products and convolutions in bfloat16, if told so.
 
-    Weights, their updates, losses and coordinates stay float32, which autocast leaves alone.
+    Sampled patches are such products. Weights and their updates stay float32; so do heatmaps,
+    masks and probabilities, which are converted where a network ends. Nothing is cached, for a step
+    goes on with the weights that it has just updated.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    narrow = precision == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=narrow, cache_enabled=False)
 
 
 def remember_learning_rates(optimizers: Mapping[str, Optimizer]) -> None:

@@ -159,4 +159,5 @@ def everything(wildcards):
 
 
 def everything_small(wildcards):
-    return [*tables_of("smoke"), *figures_of("smoke"), report_of("smoke")]
+    small = PRESET if PRESET.startswith("smoke") else "smoke"
+    return [*tables_of(small), *figures_of(small), report_of(small)]

@@ -91,7 +91,7 @@ def bench_learning(
         data = Path(work) / spec.dataset
         build_dataset(settings.dataset_spec(config, spec.dataset), data)
         looks = learn(spec, data, until=max(reach), every=every, images=images, limit=limit)
-    rows = [Row(f"{goal:.0%}", "cpu_time", first(looks, goal), "s") for goal in sorted(reach)]
+    rows = [Row(f"{100 * goal:g}%", "cpu_time", first(looks, goal), "s") for goal in sorted(reach)]
     rows.append(Row("last", "both", looks[-1].both))
     rows.append(Row("process", "peak_memory", highest_memory(), "MiB"))
     out.mkdir(parents=True, exist_ok=True)

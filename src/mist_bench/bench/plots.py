@@ -93,7 +93,7 @@ def draw_learning(looks: Sequence[Look], reach: Sequence[float], caption: str) -
         at = next((look.seconds for look in looks if look.both >= goal), None)
         if at is not None:
             ax.annotate(
-                f"{goal:.0%} at {at:.0f} s",
+                f"{100 * goal:g}% at {at:.0f} s",
                 (at, goal),
                 xytext=(8, -12),
                 textcoords="offset points",

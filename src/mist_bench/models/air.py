@@ -1,7 +1,8 @@
 """Networks of Attend-Infer-Repeat: how many objects, where they are and what they look like.
 
-After the implementation that the paper used (Suppl. Sec. C.2; aakhundov/tf-attend-infer-repeat):
-the recurrent network sees the image alone, not the samples of earlier steps.
+The recurrent network sees the image alone, as in the implementation that the paper used (Suppl.
+Sec. C.2; aakhundov/tf-attend-infer-repeat), or also what earlier steps have not yet explained, as
+in "difference AIR" of Eslami et al. 2016.
 
 Shapes: B images, K steps, N windows in all, C channels, H W image, p window side, D code.
 """
@@ -16,19 +17,20 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 
-from mist_bench.models.heatmap import Networks, conv_norm
+from mist_bench.models.heatmap import Networks
 
+State = tuple[Tensor, Tensor] | None
 DARK = -2.0  # initial bias of the decoder's output, so that windows start dark (pyro's AIR)
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """What the recurrent network believes about the objects of B images.
+    """What the recurrent network believes about the next object of B images.
 
     Attributes:
-        presence: (B, K) logits of z_pres, given that the step is reached.
-        scale: (B, K, 1) normal over the logit of a window's side, as a fraction of the image's.
-        shift: (B, K, 2) normal over xy before tanh, which gives -1 and 1 at the image's edges.
+        presence: (B,) logits of z_pres, given that the step is reached.
+        scale: (B, 1) normal over the logit of a window's side, as a fraction of the image's.
+        shift: (B, 2) normal over xy before tanh, which gives -1 and 1 at the image's edges.
     """
 
     presence: Tensor
@@ -37,12 +39,13 @@ class Posterior:
 
 
 class RecurrentEncoder(nn.Module):
-    """q(z_pres, z_where | image): an LSTM that sees the image at every step.
+    """q(z_pres, z_where | image, objects so far): an LSTM that sees the image at every step.
 
     Args:
         image_size: (C, H, W).
         networks: official, where the LSTM sees the pixels, or compact, where it sees features of
-            three convolutions.
+            two convolutions at half the resolution.
+        difference: whether it also sees what is not yet explained.
         units: units of the LSTM, and of the compact features.
         hidden: units of the hidden layer of each output.
         odds: of one more object before training.
@@ -58,6 +61,7 @@ class RecurrentEncoder(nn.Module):
         image_size: tuple[int, int, int],
         *,
         networks: Networks,
+        difference: bool,
         units: int,
         hidden: int,
         odds: float,
@@ -65,10 +69,13 @@ class RecurrentEncoder(nn.Module):
         shift_prior: tuple[float, float],
     ):
         super().__init__()
+        self.difference = difference
+        channels, *side = image_size
+        seen = (channels * (1 + difference), *side)
         if networks == "compact":
-            self.features, width = convolutional_features(image_size, units), units
+            self.features, width = convolutional_features(seen, units), units
         elif networks == "official":
-            self.features, width = nn.Flatten(), math.prod(image_size)
+            self.features, width = nn.Flatten(), math.prod(seen)
         else:
             raise ValueError(f"networks must be compact or official, got {networks!r}")
         self.cell = nn.LSTMCell(width, units)
@@ -84,29 +91,37 @@ class RecurrentEncoder(nn.Module):
             nn.init.constant_(self.heads[name][-1].bias, mean)
             nn.init.constant_(self.heads[f"{name}_log_var"][-1].bias, 2 * math.log(std))
 
-    def forward(self, images: Tensor, steps: int) -> Posterior:
-        """Return the posterior of ``steps`` = K objects in (B, C, H, W) images."""
-        features, state, states = self.features(images), None, []
-        for _ in range(steps):
-            state = self.cell(features, state)
-            states.append(state[0])
-        hidden = torch.stack(states, dim=1)  # (B, K, units)
-        out = {name: head(hidden) for name, head in self.heads.items()}
-        return Posterior(
-            out["presence"][..., 0],
+    def forward(self, images: Tensor, unexplained: Tensor, state: State) -> tuple[Posterior, State]:
+        """Return the posterior of the next object, and the state after it.
+
+        Args:
+            images: (B, C, H, W).
+            unexplained: (B, C, H, W), the images less the objects so far; unused without
+                ``difference``.
+            state: of the LSTM, two times (B, ``units``); None before the first step.
+        """
+        seen = torch.cat([images, unexplained], dim=1) if self.difference else images
+        state = self.cell(self.features(seen), state)
+        out = {name: head(state[0]) for name, head in self.heads.items()}
+        posterior = Posterior(
+            out["presence"][:, 0],
             normal(out["scale"], out["scale_log_var"]),
             normal(out["shift"], out["shift_log_var"]),
         )
+        return posterior, state
 
 
 def convolutional_features(image_size: tuple[int, int, int], units: int) -> nn.Sequential:
-    """Return the compact network from (B, C, H, W) images to (B, ``units``) features."""
+    """Return the compact network from (B, C, H, W) images to (B, ``units``) features.
+
+    Without batch norm, whose statistics would be those of no single step.
+    """
     C, H, W = image_size
-    cells = (H // 8) * (W // 8)
+    cells = (H // 16) * (W // 16)
     return nn.Sequential(
-        *(conv_norm(C, 16, 6, 2), nn.ReLU()),
-        *(conv_norm(16, 32, 4, 2), nn.ReLU()),
-        *(conv_norm(32, 32, 4, 2), nn.ReLU()),
+        nn.AvgPool2d(2),
+        *(nn.Conv2d(C, 32, 8, 4, 2), nn.ReLU()),
+        *(nn.Conv2d(32, 32, 4, 2, 1), nn.ReLU()),
         *(nn.Flatten(), nn.Linear(32 * cells, units), nn.ReLU()),
     )
 
@@ -182,17 +197,6 @@ def concrete_kl(logits: Tensor, sample: Tensor, prior: Tensor, temperature: floa
     """
     one, two = logits - temperature * sample, prior - temperature * sample
     return one - 2 * F.softplus(one) - two + 2 * F.softplus(two)
-
-
-def running_product(bits: Tensor) -> Tensor:
-    """Return (B, K), at each step the product of (B, K) ``bits`` up to it: is the step reached?
-
-    A loop, because the gradient of ``cumprod`` is not deterministic on CUDA.
-    """
-    reached = [bits[:, 0]]
-    for bit in bits.unbind(1)[1:]:
-        reached.append(reached[-1] * bit)
-    return torch.stack(reached, dim=1)
 
 
 class PriorSchedule(nn.Module):

@@ -86,7 +86,7 @@ class BoxAutoencoder(nn.Module):
         squares = torch.cat([boxes[..., :2], sides], dim=-1)
         patches = sample_patches(signal, squares, self.patch_size)  # (B, K, C, p, p)
         flat = patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        decoded = self.network(flat)
+        decoded = self.network(flat).float()
         decoded = (decoded.tanh() if self.signed else decoded.sigmoid()).view_as(patches)
         H, W = signal.shape[-2:]
         return paste_patches(decoded, squares, (H, W)), decoded

@@ -67,7 +67,7 @@ class Detector(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return H(I): the (B, h, w) heatmap and the (B, 2, h, w) offsets in cells."""
-        raw = self.network(images)
+        raw = self.network(images).float()  # autocast's are coarse
         response = raw[:, 0]
         B, h, w = response.shape
         offsets = raw[:, 1:3] if self.offset_weight > 0 else response.new_zeros(B, 2, h, w)

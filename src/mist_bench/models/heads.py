@@ -85,7 +85,7 @@ class BoxClassifier(nn.Module):
         )
         patches = patches * self.window  # (B, K, C, p, p)
         flat = patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return self.network(flat).softmax(-1).view(*boxes.shape[:2], -1)
+        return self.network(flat).float().softmax(-1).view(*boxes.shape[:2], -1)
 
     def targets(self, batch: Batch) -> Tensor:
         """Return (B, classes), what the loss compares with: the mean one-hot labels."""

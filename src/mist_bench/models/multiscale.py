@@ -58,7 +58,9 @@ class MultiscaleDetector(nn.Module):
 
         The first of them is h~_s: the response after the local spatial softmax, where there is one.
         """
-        raw = torch.stack([self.network_at(images, i) for i in range(len(self.ratios))], dim=1)
+        raw = torch.stack(
+            [self.network_at(images, i) for i in range(len(self.ratios))], dim=1
+        ).float()
         one = self.single
         response = raw[:, :, 0]
         if one.softmax_kernel > 0:

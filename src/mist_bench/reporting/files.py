@@ -64,8 +64,8 @@ def read_rule(resources: Path = RESOURCES) -> Rule:
     """
     path = resources / "verdict_rule.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        claims = content.pop("claims", {})
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        claims = content.pop("claims", None) or {}
         content["claims"] = {
             table: [Claim(**claim) for claim in entries] for table, entries in claims.items()
         }
