@@ -16,6 +16,7 @@ from mist_bench.models.detector import Mirror
 from mist_bench.models.heads import BoxClassifier, build_classifier
 from mist_bench.models.heatmap import Networks, build_heatmap
 from mist_bench.models.optimizers import adam_pair
+from mist_bench.models.precision import widened
 from mist_bench.types import Batch, Prediction, TaskSpec
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class ChannelWise(nn.Module):
 
     def locate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, K, 4) boxes in pixels, with gradient, and (B, K) scores."""
-        keypoints, scores = spatial_softargmax(self.network(images).float() / self.temperature)
+        keypoints, scores = spatial_softargmax(widened(self.network(images)) / self.temperature)
         s = self.network.stride
         centers = keypoints * s + (s - 1) / 2
         boxes = torch.cat([centers, torch.full_like(centers, self.task.box_size)], dim=-1)

@@ -26,6 +26,7 @@ from mist_bench.models.landmark_maps import (
     pool_features,
     separation,
 )
+from mist_bench.models.precision import widened
 from mist_bench.models.warps import WarpStrength, random_warp
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
@@ -98,7 +99,7 @@ class Landmarks(nn.Module):
 
     def detect(self, padded: Tensor) -> Tensor:
         """Return the (B, K + 1, h, h) heatmaps of padded images, a softmax over channels."""
-        return self.detector(F.pixel_unshuffle(padded, self.stride)).float().softmax(1)
+        return widened(self.detector(F.pixel_unshuffle(padded, self.stride))).softmax(1)
 
     def reconstruct(self, padded: Tensor, maps: Tensor, landmarks: Tensor) -> Tensor:
         """Return the (B, C, H, H) images that landmarks and descriptors stand for."""

@@ -21,6 +21,7 @@ from mist_bench.models.detector import gather_cells
 from mist_bench.models.heads import classification_loss, classified, label_histogram
 from mist_bench.models.heatmap import CompactHeatmap, PreservingBlock, conv_norm
 from mist_bench.models.optimizers import adam_pair
+from mist_bench.models.precision import widened
 from mist_bench.models.selection import to_keypoints, top_k
 from mist_bench.models.soft_topk import sinkhorn_top_k, soft_top_k
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
@@ -80,7 +81,7 @@ class RegionNetwork(nn.Module):
         """Return the (B, h, w) scores and (B, C, h, w) class probabilities of (B, C, H, W)."""
         features = torch.relu(self.trunk(images))
         scores, logits = self.score(features), self.logits(features)
-        return scores[:, 0].float(), logits.float().softmax(1)
+        return widened(scores[:, 0]), widened(logits).softmax(1)
 
 
 class MaskedClassifier(nn.Module):

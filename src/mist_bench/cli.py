@@ -24,7 +24,7 @@ RESUMABLE = 75  # exit code EX_TEMPFAIL: the same command continues
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one sub-command and return the exit code: 0, 1 after an expected error, 130 if stopped."""
+    """Run one sub-command; return 0, 1 after an expected error, or 130 if it is interrupted."""
     options = parser().parse_args(arguments)
     command = COMMANDS[options.command]
     logging.basicConfig(format="%(asctime)s %(message)s", stream=sys.stderr)

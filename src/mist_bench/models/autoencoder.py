@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mist_bench.models.heatmap import Networks
 from mist_bench.models.official import PATCH_SIZE, OfficialAutoencoder
+from mist_bench.models.precision import widened
 from mist_bench.models.sampler import paste_patches, sample_patches
 from mist_bench.types import Batch, Prediction, Supervision
 
@@ -86,7 +87,7 @@ class BoxAutoencoder(nn.Module):
         squares = torch.cat([boxes[..., :2], sides], dim=-1)
         patches = sample_patches(signal, squares, self.patch_size)  # (B, K, C, p, p)
         flat = patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        decoded = self.network(flat).float()
+        decoded = widened(self.network(flat))
         decoded = (decoded.tanh() if self.signed else decoded.sigmoid()).view_as(patches)
         H, W = signal.shape[-2:]
         return paste_patches(decoded, squares, (H, W)), decoded

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mist_bench.models.heatmap import Networks, build_heatmap
+from mist_bench.models.precision import widened
 from mist_bench.models.selection import (
     Maximum,
     gaussian_heatmap,
@@ -67,7 +68,7 @@ class Detector(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return H(I): the (B, h, w) heatmap and the (B, 2, h, w) offsets in cells."""
-        raw = self.network(images).float()  # autocast's are coarse
+        raw = widened(self.network(images))
         response = raw[:, 0]
         B, h, w = response.shape
         offsets = raw[:, 1:3] if self.offset_weight > 0 else response.new_zeros(B, 2, h, w)

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mist_bench.models.feature_heads import FeatureClassifier
 from mist_bench.models.heatmap import Networks, conv_norm
 from mist_bench.models.official import PATCH_SIZE, OfficialClassifier
+from mist_bench.models.precision import widened
 from mist_bench.models.sampler import sample_patches
 from mist_bench.types import Batch, Prediction, Supervision
 
@@ -85,7 +86,7 @@ class BoxClassifier(nn.Module):
         )
         patches = patches * self.window  # (B, K, C, p, p)
         flat = patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        return self.network(flat).float().softmax(-1).view(*boxes.shape[:2], -1)
+        return widened(self.network(flat)).softmax(-1).view(*boxes.shape[:2], -1)
 
     def targets(self, batch: Batch) -> Tensor:
         """Return (B, classes), what the loss compares with: the mean one-hot labels."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mist_bench.models.detector import Detector, gather_cells
+from mist_bench.models.precision import widened
 from mist_bench.models.sampler import hat_weights
 from mist_bench.models.selection import (
     gaussian_heatmap,
@@ -58,9 +59,8 @@ class MultiscaleDetector(nn.Module):
 
         The first of them is h~_s: the response after the local spatial softmax, where there is one.
         """
-        raw = torch.stack(
-            [self.network_at(images, i) for i in range(len(self.ratios))], dim=1
-        ).float()
+        raw = [self.network_at(images, i) for i in range(len(self.ratios))]
+        raw = widened(torch.stack(raw, dim=1))
         one = self.single
         response = raw[:, :, 0]
         if one.softmax_kernel > 0:

@@ -187,8 +187,8 @@ LAYOUTS = {
         ),
         rows="experiment",
         remark=(
-            "In the preset cpu, rows 2 and 3 are trained with a background class for unused patches "
-            "(deviation N18), which {9} has no use for. "
+            "In the preset cpu, the last two rows are trained with a background class for unused "
+            "patches (deviation N18), which {9} has no use for. "
             "At test, an image with L digits is judged by its L best detections. The paper does "
             f"not define its AP, {_AP}. Its published code "
             "logs the official IOU 50% as AP; but {9} is Table 2's setting, where the paper has "

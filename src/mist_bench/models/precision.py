@@ -1,0 +1,12 @@
+"""Where bfloat16 ends: what networks return is float32 again before anything is computed from it."""
+
+import torch
+from torch import Tensor
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Return a bfloat16 tensor, as autocast leaves it, in float32; any other as it is.
+
+    Eight bits are too coarse for what is compared, selected, summed or a coordinate.
+    """
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
