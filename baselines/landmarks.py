@@ -2,8 +2,7 @@
 
 Zhang et al., "Unsupervised discovery of object landmarks as structural representations", CVPR 2018:
 a detector with one heatmap per landmark, which must be concentrated, apart from the others, and
-equivariant under warps; a descriptor per landmark; and a decoder from both to the image.
-Deviation: no color jitter, which would change what is to be reconstructed.
+equivariant under warps; a descriptor per landmark; a decoder from both. Without color jitter here.
 
 Shapes: B images, K landmarks, C channels, H image side, h map side, D channels of features.
 """

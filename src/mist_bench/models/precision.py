@@ -1,4 +1,4 @@
-"""Where bfloat16 ends: what networks return is float32 again before anything is computed from it."""
+"""Where bfloat16 ends: what networks return is float32 again before anything is made of it."""
 
 import torch
 from torch import Tensor
