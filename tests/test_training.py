@@ -1,5 +1,6 @@
 """The training loop: what methods are shown, in which order, what a run leaves, how it fails."""
 
+import dataclasses
 import json
 import math
 import sys
@@ -278,3 +279,11 @@ def test_a_full_disk_leaves_no_half_written_run(
     assert {path.name: path.read_bytes() for path in out.glob("*")} == before
     stop_at(monkeypatch, 1, kill_hard)
     assert {path.name for path in train_tiny(tiny_spec()).iterdir()} == FILES
+
+
+def test_a_label_without_a_class_is_refused_before_the_first_step(spy, spy_spec, train_tiny):
+    task = dataclasses.replace(spy_spec().task, num_classes=2)
+    spec = spy_spec().model_copy(update={"task": task})
+    with pytest.raises(ValueError, match="hold the label 2, but the task has 2 classes"):
+        train_tiny(spec)
+    assert spy.batches == []

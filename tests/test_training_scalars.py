@@ -119,3 +119,17 @@ def test_a_kill_between_two_readings_changes_nothing(tiny_spec, train_tiny, monk
         with pytest.raises(Killed):
             train_tiny(spec, "stopped")
     same_results(whole, train_tiny(spec, "stopped"))
+
+
+def test_a_scalar_is_one_number_and_keeps_no_graph(spy, spy_spec, train_tiny, monkeypatch):
+    weight = torch.ones((), requires_grad=True)
+    held = []
+    monkeypatch.setattr(Spy, "train_step", lambda self, batch: {"loss": 2 * weight})
+    original = runlog.read
+    monkeypatch.setattr(runlog, "read", lambda rows: held.extend(rows) or original(rows))
+    train_tiny(spy_spec())
+    assert held
+    assert not any(row["loss"].requires_grad for row in held)
+    monkeypatch.setattr(Spy, "train_step", lambda self, batch: {"loss": torch.ones(1)})
+    with pytest.raises(ValueError, match=r"logged loss of shape \(1,\) at step 1; it must be one"):
+        train_tiny(spy_spec(), "other")
