@@ -1,11 +1,12 @@
 """``compat=official``: networks, training steps and quirks against the official code's."""
 
-from dataclasses import replace
+from functools import partial
 
 import official_code as official
 import pytest
 import torch
 from safetensors.torch import save_file
+from test_official_parity import imported as imported_into
 from torch import nn
 
 from mist_bench import config as settings
@@ -14,24 +15,14 @@ from mist_bench.backbones import resnet
 from mist_bench.models.normalization import with_image_statistics
 from mist_bench.models.sampler import sample_patches
 from mist_bench.models.selection import top_k
-from mist_bench.official_import import MNIST, PASCAL, TRUNK, convert
+from mist_bench.official_import import MNIST, PASCAL
 from mist_bench.prediction import build_method
 from mist_bench.types import Batch
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
 CONFIG = settings.load(targets.SETTINGS, {"preset": "paper", "compat": "official"})
 KINDS = ("weight", "bias")
-
-
-def imported(experiment, values, instances=None, **params):
-    """Return MIST of the preset, with other sizes where given, with imported weights."""
-    spec = settings.run_spec(CONFIG, experiment, "mist", 0)
-    task = replace(spec.task, num_instances=instances or spec.task.num_instances)
-    spec = spec.model_copy(update={"task": task, "params": spec.params | params})
-    tensors = convert(official.joined(values), spec)
-    method = build_method(spec, torch.device("cpu"))
-    method.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(TRUNK)})
-    return method.eval()
+imported = partial(imported_into, config=CONFIG)
 
 
 def random(*shape, seed):

@@ -16,9 +16,9 @@ CLOSE = {"atol": 1e-5, "rtol": 0}
 PAPER = settings.load(targets.SETTINGS, {"preset": "paper"})
 
 
-def imported(experiment, values, instances=None, **params):
-    """Return MIST of the paper preset, with other sizes where given, with imported weights."""
-    spec = settings.run_spec(PAPER, experiment, "mist", 0)
+def imported(experiment, values, instances=None, *, config=PAPER, **params):
+    """Return MIST of a preset, with other sizes where given, with imported weights."""
+    spec = settings.run_spec(config, experiment, "mist", 0)
     task = replace(spec.task, num_instances=instances or spec.task.num_instances)
     spec = spec.model_copy(update={"task": task, "params": spec.params | params})
     tensors = convert(official.joined(values), spec)
