@@ -91,6 +91,7 @@ def build(
     samples: int,
     entropy_weight: float,
     nms_kernel: int,
+    mirror: bool,
     lr_detector: float,
     lr_task: float,
     betas: tuple[float, float],
@@ -111,6 +112,7 @@ def build(
         samples: noise samples per image of perturbed; 0 for the others.
         entropy_weight: weight of the entropy of softmax(scores), which is maximized; 0 for none.
         nms_kernel: side of the non-maximum suppression's window at test, cells; 1 for none.
+        mirror: whether training masks are made of scores in randomly reflected images.
         lr_detector: Adam's learning rate for the trunk and the score.
         lr_task: Adam's learning rate for the classes.
         betas: Adam's decay rates.
@@ -136,5 +138,6 @@ def build(
         task=task,
         nms_kernel=nms_kernel,
         entropy_weight=entropy_weight,
+        mirror=mirror,
         optimizers=optimizers,
     )

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mist_bench.models.detector import gather_cells
+from mist_bench.models.detector import Mirror, gather_cells
 from mist_bench.models.heads import classification_loss, classified, label_histogram
 from mist_bench.models.heatmap import CompactHeatmap, PreservingBlock, conv_norm
 from mist_bench.models.optimizers import adam_pair
@@ -83,6 +83,12 @@ class RegionNetwork(nn.Module):
         scores, logits = self.score(features), self.logits(features)
         return widened(scores[:, 0]), widened(logits).softmax(1)
 
+    def reflected_scores(self, images: Tensor) -> Tensor:
+        """Return the (B, h, w) scores that the cells of (B, C, H, W) have in random reflections."""
+        mirror = Mirror(images)
+        features = torch.relu(self.trunk(mirror.images(images)))
+        return widened(mirror.images(self.score(features))[:, 0])  # a reflection undoes itself
+
 
 class MaskedClassifier(nn.Module):
     """A region network trained through a mask of its scores; see ``build``.
@@ -93,6 +99,8 @@ class MaskedClassifier(nn.Module):
         task: classification; K is the mask's sum and the number of detections.
         nms_kernel: side of the non-maximum suppression's window at test, cells; 1 for none.
         entropy_weight: weight of the entropy of softmax(scores), which is maximized; 0 for none.
+        mirror: whether the mask of a training step is made of scores in random reflections of the
+            images, as MIST's detector sees them: scores cannot settle at one side of the objects.
         optimizers: those of the network's parts.
     """
 
@@ -106,18 +114,21 @@ class MaskedClassifier(nn.Module):
         task: TaskSpec,
         nms_kernel: int,
         entropy_weight: float,
+        mirror: bool,
         optimizers: dict[str, torch.optim.Optimizer],
     ):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.operator, self.task, self.nms_kernel = operator, task, nms_kernel
-        self.entropy_weight, self.optimizers = entropy_weight, optimizers
+        self.entropy_weight, self.mirror, self.optimizers = entropy_weight, mirror, optimizers
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Step the network on Eq. 12 and return it, and the mask's mass on its K largest."""
         K = self.task.num_instances
         labels = label_histogram(batch.labels, self.task.num_classes)
         scores, probs = self.network(batch.images)
+        if self.mirror:
+            scores = self.network.reflected_scores(batch.images)
         scores = scores.flatten(1)  # (B, N)
         mask = self.operator(scores, K)
         loss = masked_loss(probs.flatten(2), mask, labels, K).mean()
@@ -201,6 +212,7 @@ def build(
     epsilon: float,
     iterations: int,
     nms_kernel: int,
+    mirror: bool,
     lr_detector: float,
     lr_task: float,
     betas: tuple[float, float],
@@ -218,6 +230,7 @@ def build(
         epsilon: weight of the transport's entropy, for scores from 0 to 1: higher is softer.
         iterations: Sinkhorn iterations; 0 where the operator is exact.
         nms_kernel: side of the non-maximum suppression's window at test, cells; 1 for none.
+        mirror: whether training masks are made of scores in randomly reflected images.
         lr_detector: Adam's learning rate for the trunk and the score.
         lr_task: Adam's learning rate for the classes.
         betas: Adam's decay rates.
@@ -249,5 +262,6 @@ def build(
         task=task,
         nms_kernel=nms_kernel,
         entropy_weight=0.0,
+        mirror=mirror,
         optimizers=optimizers,
     )
