@@ -32,6 +32,7 @@ from mist_bench.models.air import (
     sample_concrete,
 )
 from mist_bench.models.heatmap import Networks
+from mist_bench.models.optimizers import adam
 from mist_bench.models.sampler import paste_patches, sample_patches
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
@@ -292,5 +293,5 @@ def build(
         pixel_std=pixel_std,
         clip_norm=clip_norm,
         temperature=temperature,
-        optimizers={"air": torch.optim.Adam(weights, lr=lr, betas=tuple(betas))},
+        optimizers={"air": adam(weights, lr, betas)},
     )

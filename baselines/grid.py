@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mist_bench.models.autoencoder import BoxAutoencoder, build_autoencoder
 from mist_bench.models.heatmap import Networks
+from mist_bench.models.optimizers import adam
 from mist_bench.types import Batch, Prediction, TaskSpec
 
 
@@ -51,7 +52,7 @@ class Grid(nn.Module):
         self.head, self.supervision = head, head.supervision
         cells = math.isqrt(task.num_instances)
         self.register_buffer("boxes", grid_boxes(task.image_size[1:], cells, task.box_size))
-        self.optimizers = {"task": torch.optim.Adam(head.parameters(), lr=lr, betas=tuple(betas))}
+        self.optimizers = {"task": adam(head.parameters(), lr, betas)}
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Step the auto-encoder on Eq. 8 and return the loss."""

@@ -25,6 +25,7 @@ from mist_bench.models.landmark_maps import (
     pool_features,
     separation,
 )
+from mist_bench.models.optimizers import adam
 from mist_bench.models.precision import widened
 from mist_bench.models.warps import WarpStrength, random_warp
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
@@ -294,7 +295,5 @@ def build(
         ),
         phases=Phases(schedule_steps, phase_starts, lr_factors),
     )
-    method.optimizers["all"] = torch.optim.Adam(
-        method.parameters(), lr=lr, betas=tuple(betas), weight_decay=weight_decay
-    )
+    method.optimizers["all"] = adam(method.parameters(), lr, betas, weight_decay)
     return method

@@ -1,7 +1,20 @@
 """The optimizers that every method shares, so that all are trained alike."""
 
+from collections.abc import Iterable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+def adam(
+    weights: Iterable[Tensor], lr: float, betas: tuple[float, float], weight_decay: float = 0.0
+) -> torch.optim.Adam:
+    """Return Adam over ``weights``.
+
+    Fused: torch's default passes over all weights a dozen times a step, which took a fifth of the
+    time of a step with the fully connected auto-encoder (docs/performance.md).
+    """
+    return torch.optim.Adam(weights, lr, tuple(betas), weight_decay=weight_decay, fused=True)
 
 
 def adam_pair(
@@ -21,7 +34,4 @@ def adam_pair(
         betas: decay rates of both.
     """
     pairs = (("detector", detector, lr_detector), ("task", classifier, lr_task))
-    return {
-        name: torch.optim.Adam(module.parameters(), lr=lr, betas=tuple(betas))
-        for name, module, lr in pairs
-    }
+    return {name: adam(module.parameters(), lr, betas) for name, module, lr in pairs}
