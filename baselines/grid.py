@@ -1,9 +1,11 @@
 """Grid: the image cut into equal cells, each auto-encoded; no detector (Sec. 5.1, Table 1).
 
 "A baseline that does not learn": K = n^2 cells tile the image, the same auto-encoder as MIST's
-encodes each, and the cells are put back where they were. Samples of neighboring cells are as far
-apart as those inside one, so that what is pasted covers every pixel exactly once. A box is a cell's
-center with the size of every method's boxes, so that detection metrics mean the same for all.
+encodes each, and the cells are put back where they were. Cells are whole pixels wide, so that
+nothing is interpolated where a cell has one sample per pixel; the last ones may reach beyond the
+image. Samples of neighboring cells are as far apart as those inside one, so that what is pasted
+covers every pixel exactly once. A box is a cell's center with the size of every method's boxes, so
+that detection metrics mean the same for all.
 
 Shapes: B images, K cells, C channels, H W image.
 """
@@ -23,7 +25,7 @@ def grid_boxes(image_size: tuple[int, int], cells: int, box_size: float) -> Tens
     """Return the boxes at the centers of ``cells`` x ``cells`` equal cells, row by row.
 
     Args:
-        image_size: (H, W), px; the image spans [-0.5, W - 0.5].
+        image_size: (H, W), px; the image spans [-0.5, W - 0.5], and the cells begin at its corner.
         cells: cells per side.
         box_size: side of every box, px.
 
@@ -31,10 +33,16 @@ def grid_boxes(image_size: tuple[int, int], cells: int, box_size: float) -> Tens
         (K, 4) cxcywh, px.
     """
     H, W = image_size
-    middle = (torch.arange(cells) + 0.5) / cells
-    y, x = torch.meshgrid(middle * H - 0.5, middle * W - 0.5, indexing="ij")
+    middle = torch.arange(cells) + 0.5
+    y, x = (middle * cell_side(length, cells) - 0.5 for length in (H, W))
+    y, x = torch.meshgrid(y, x, indexing="ij")
     side = torch.full_like(x, box_size)
     return torch.stack([x, y, side, side], dim=-1).view(-1, 4)
+
+
+def cell_side(length: int, cells: int) -> int:
+    """Return the side of a cell, px, where ``cells`` of them cover ``length`` px."""
+    return math.ceil(length / cells)
 
 
 class Grid(nn.Module):
@@ -104,16 +112,14 @@ def build(
             f"a grid needs a square number of cells in a square image, got {task.num_instances} "
             f"cells in {H}x{W} px"
         )
+    outer = (patch_size - 1) / patch_size  # the outer samples lie half a step inside
     head = build_autoencoder(
         channels,
         networks=networks,
         width=autoencoder_width,
         latents=latents,
         patch_size=patch_size,
-        extent=H
-        / cells
-        * (patch_size - 1)
-        / patch_size,  # the outer samples lie half a step inside
+        extent=cell_side(H, cells) * outer,
         signed=signed,
     )
     return Grid(head, task=task, lr=lr, betas=betas)

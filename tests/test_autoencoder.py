@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from mist_bench.models.autoencoder import BoxAutoencoder, build_autoencoder
+from mist_bench.models.autoencoder import NUDGE, BoxAutoencoder, build_autoencoder
 from mist_bench.models.official import OfficialAutoencoder, OfficialEncoder
+from mist_bench.models.sampler import sample_patches
 from mist_bench.types import Batch
 
 
@@ -21,8 +22,15 @@ class Scaled(nn.Module):
         return half.atanh() if self.signed else half.logit(1e-6)
 
 
+class Unsquashed(nn.Module):
+    """An auto-encoder whose squashed answer is what it was given."""
+
+    def forward(self, patches):
+        return patches.atanh()
+
+
 def head(signed=False):
-    return BoxAutoencoder(Scaled(signed), patch_size=5, extent=4.0, signed=signed)
+    return BoxAutoencoder(Scaled(signed), patch_size=5, extent=4.0, signed=signed).eval()
 
 
 BOXES = torch.tensor([[[3.0, 3.0, 2.0, 2.0]]])  # extent, not the box, says how much is encoded
@@ -43,6 +51,55 @@ def test_the_loss_is_the_squared_error_over_the_energy():
     wanted = (25 * 0.4**2 + 24 * 0.8**2) / (49 * 0.8**2)
     one = head()
     assert one.loss(image, BOXES, one.targets(Batch(image))).item() == pytest.approx(wanted, 1e-4)
+
+
+@pytest.mark.parametrize(("patch_size", "center"), [(5, 4.0), (6, 3.5)])
+def test_a_sample_per_pixel_is_cut_and_pasted_at_whole_pixels(patch_size, center):
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 9, 9, dtype=torch.float64)
+    one = BoxAutoencoder(Unsquashed(), patch_size, extent=patch_size - 1.0, signed=True).eval()
+    boxes = torch.tensor([[[center - 0.4, center + 0.3, 2.0, 2.0]]], dtype=torch.float64)
+    synthesis, patches = one(image, boxes)
+    expected, inside = torch.zeros(1, 1, 9, 9, dtype=torch.float64), slice(2, 2 + patch_size)
+    if patch_size == 6:
+        inside = slice(1, 7)
+    expected[..., inside, inside] = image[..., inside, inside]
+    torch.testing.assert_close(synthesis, expected)
+    torch.testing.assert_close(patches[0, 0], image[0, :, inside, inside])
+    one.on_pixels = False
+    assert (one(image, boxes)[0] - expected).abs().max() > 0.1
+
+
+def test_rounded_squares_pass_gradients_of_both_sides():
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 9, 9, dtype=torch.float64)
+    one = head().train()
+    boxes = torch.tensor([[[4.2, 3.9, 2.0, 2.0]]], dtype=torch.float64).expand(1, 64, 4).clone()
+    boxes.requires_grad_()
+    center = one.centers(boxes)
+    assert center.detach().sub(4).abs().amax() == NUDGE
+    weight = torch.rand(5, dtype=torch.float64)
+    bands = sample_patches(image, torch.cat([center, torch.full_like(center, 4.0)], -1), 5)
+    (grad,) = torch.autograd.grad((bands[0, :, 0, 2] @ weight).sum(), boxes)
+    row = image[0, 0, 4]
+    slopes = {0: (row[2:7] - row[1:6]) @ weight, 1: (row[3:8] - row[2:7]) @ weight}
+    found = grad[0, :, 0]  # of x: what lies before or behind, for about as many boxes
+    right = center.detach()[0, :, 0] > 4
+    assert 20 < right.sum() < 44
+    for side, slope in slopes.items():
+        torch.testing.assert_close(
+            found[right == bool(side)],
+            slope.expand(int((right == bool(side)).sum())),
+            rtol=0.05,
+            atol=0.02,
+        )
+
+
+@pytest.mark.parametrize(("extent", "box_size"), [(4.5, None), (4.0, 3.0)])
+def test_interpolated_squares_stay_where_their_boxes_are(extent, box_size):
+    one = BoxAutoencoder(Scaled(), 5, extent, signed=False, box_size=box_size)
+    boxes = torch.tensor([[[3.3, 2.9, 2.0, 2.0]]])
+    assert torch.equal(one.centers(boxes), boxes[..., :2])
 
 
 def test_an_empty_image_has_a_finite_loss():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from baselines.grid import build, grid_boxes
-from mist_bench.models.sampler import paste_patches
+from mist_bench.models.sampler import paste_patches, sample_patches
 from mist_bench.types import Batch, TaskSpec
 
 PARAMS = {
@@ -24,11 +24,20 @@ def task(num_instances=9, size=(1, 24, 24)):
 
 def test_cells_tile_the_image():
     boxes = grid_boxes((80, 80), 3, 20.0)
-    # Sec. 5.1: 3x3 cells of 80 / 3 px; the first starts at the image's edge, -0.5
-    third = 80 / 3
-    centers = [-0.5 + third / 2 + k * third for k in range(3)]
+    # Sec. 5.1: 3x3 cells, of 27 px since pixels are whole: 0 to 26, 27 to 53, 54 to 80
+    centers = [13.0, 40.0, 67.0]
     expected = torch.tensor([[x, y, 20, 20] for y in centers for x in centers])
-    torch.testing.assert_close(boxes, expected)
+    assert torch.equal(boxes, expected)
+
+
+def test_a_sample_per_pixel_copies_every_pixel():
+    images = torch.rand(2, 1, 26, 26)
+    grid = build(task(size=(1, 26, 26)), **PARAMS | {"patch_size": 9}).eval()
+    squares = grid.boxes.expand(2, -1, -1).clone()
+    squares[..., 2:] = grid.head.extent
+    assert torch.equal(grid.head.centers(squares), squares[..., :2])
+    patches = sample_patches(images, squares, 9)
+    torch.testing.assert_close(paste_patches(patches, squares, (26, 26)), images)
 
 
 @pytest.mark.parametrize("patch_size", [4, 7, 8, 9])

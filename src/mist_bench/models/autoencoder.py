@@ -12,9 +12,11 @@ from mist_bench.models.heatmap import Networks
 from mist_bench.models.official import PATCH_SIZE, OfficialAutoencoder
 from mist_bench.models.precision import widened
 from mist_bench.models.sampler import paste_patches, sample_patches
+from mist_bench.transfer import to_device
 from mist_bench.types import Batch, Prediction, Supervision
 
 ENERGY_FLOOR = 1.0  # of an empty image, so that its loss stays finite
+NUDGE = 2**-10  # px: too little to blur, enough for the slope of one side
 
 
 class CompactAutoencoder(nn.Module):
@@ -52,6 +54,11 @@ class CompactAutoencoder(nn.Module):
 class BoxAutoencoder(nn.Module):
     """Explains an image as the sum of auto-encoded patches (Sec. 4.2, Eq. 8).
 
+    Patches of one sample per pixel are cut and pasted at the whole pixels nearest to their boxes:
+    between pixels, interpolation there and back would blur the synthesis more than the
+    auto-encoder does. (The official code's keypoints are whole pixels at test.) Boxes keep their
+    places, and gradients reach them as if nothing had been rounded.
+
     Args:
         network: maps (N, C, p, p) patches to what is squashed into the range of the image.
         patch_size: p, samples per side of a patch.
@@ -77,6 +84,7 @@ class BoxAutoencoder(nn.Module):
         self.network = network.to(memory_format=torch.channels_last)
         self.patch_size, self.extent, self.signed = patch_size, extent, signed
         self.box_size = box_size
+        self.on_pixels = box_size is None and extent == patch_size - 1
 
     def forward(self, signal: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the synthesis of (B, C, H, W) from (B, K, 4) boxes, and its (B, K, C, p, p)."""
@@ -84,13 +92,25 @@ class BoxAutoencoder(nn.Module):
             sides = torch.full_like(boxes[..., 2:], self.extent)
         else:
             sides = boxes[..., 2:] * self.extent / self.box_size
-        squares = torch.cat([boxes[..., :2], sides], dim=-1)
+        squares = torch.cat([self.centers(boxes), sides], dim=-1)
         patches = sample_patches(signal, squares, self.patch_size)  # (B, K, C, p, p)
         flat = patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         decoded = widened(self.network(flat))
         decoded = (decoded.tanh() if self.signed else decoded.sigmoid()).view_as(patches)
         H, W = signal.shape[-2:]
         return paste_patches(decoded, squares, (H, W)), decoded
+
+    def centers(self, boxes: Tensor) -> Tensor:
+        """Return the (B, K, 2) centers of the squares around (B, K, 4) boxes, px."""
+        centers = boxes[..., :2]
+        if not self.on_pixels:
+            return centers
+        half = (self.patch_size - 1) / 2
+        nearest = (centers.detach() - half).round() + half
+        if self.training:  # at a pixel, bilinear sampling has two slopes: either is as likely
+            side = to_device(torch.rand(centers.shape), centers.device) < 0.5
+            nearest = nearest + NUDGE * torch.where(side, 1.0, -1.0)
+        return centers + (nearest - centers).detach()
 
     def to_signal(self, images: Tensor) -> Tensor:
         """Return what is explained of images in [0, 1]: 0 where there is nothing."""
