@@ -112,14 +112,14 @@ def build(
             f"a grid needs a square number of cells in a square image, got {task.num_instances} "
             f"cells in {H}x{W} px"
         )
-    outer = (patch_size - 1) / patch_size  # the outer samples lie half a step inside
     head = build_autoencoder(
         channels,
         networks=networks,
         width=autoencoder_width,
         latents=latents,
         patch_size=patch_size,
-        extent=cell_side(H, cells) * outer,
+        # the outer samples lie half a step inside
+        extent=cell_side(H, cells) * (patch_size - 1) / patch_size,
         signed=signed,
     )
     return Grid(head, task=task, lr=lr, betas=betas)

@@ -75,7 +75,7 @@ def on_gpu(spec):
     for optimizer in method.optimizers.values():
         for group in optimizer.param_groups:
             group["params"] = [moved[one] for one in group["params"]]
-            group["fused"] = False  # the stand-in has no such kernel; CPU and CUDA have
+            group["fused"] = None  # as build_method leaves it on a GPU
     return method.train()
 
 
@@ -95,6 +95,12 @@ def test_a_step_never_waits_for_a_gpu_and_has_an_order(spec):
     assert "loss" in scalars
     assert {value.device for value in scalars.values()} == {GPU}
     assert not any(value.requires_grad for value in scalars.values())
+
+
+@pytest.mark.parametrize(("device", "fused"), [(CPU, True), (GPU, None)])
+def test_adam_is_fused_on_a_cpu_only(tiny_spec, device, fused):
+    optimizers = build_method(tiny_spec("mist", 0, {}), device).optimizers
+    assert [one.param_groups[0]["fused"] for one in optimizers.values()] == [fused, fused]
 
 
 def zeros(*shape):

@@ -56,8 +56,13 @@ def use_deterministic_torch(threads: int, *, tf32: bool = False) -> None:
 def build_method(spec: RunSpec, device: torch.device) -> Method:
     """Return the method of ``spec``, initialized from its seed, on ``device``."""
     seed_torch(spec.seed, "init")
-    method = importlib.import_module(spec.module).build(spec.task, **spec.params)
-    return method.to(device)
+    method = importlib.import_module(spec.module).build(spec.task, **spec.params).to(device)
+    if device.type != "cpu":  # CUDA's kernel refuses strides that differ in a dimension of size 1
+        for optimizer in method.optimizers.values():
+            for group in optimizer.param_groups:
+                if group.get("fused"):
+                    group["fused"] = None  # torch's default, which is fast there
+    return method
 
 
 def load_method(spec: RunSpec, weights: Path, device: torch.device) -> Method:

@@ -11,8 +11,8 @@ def adam(
 ) -> torch.optim.Adam:
     """Return Adam over ``weights``.
 
-    Fused: torch's default passes over all weights a dozen times a step, which took a fifth of the
-    time of a step with the fully connected auto-encoder (docs/performance.md).
+    Fused, on a CPU: torch's default passes over all weights a dozen times a step there, which took
+    a fifth of the time of a step with the fully connected auto-encoder (docs/performance.md).
     """
     return torch.optim.Adam(weights, lr, tuple(betas), weight_decay=weight_decay, fused=True)
 
