@@ -232,12 +232,19 @@ def test_figures_know_their_runs(smoke):
         targets.figure_runs(smoke, "figur5")
 
 
-def test_tables_need_every_method_and_seed_of_their_experiments(smoke):
-    config = smoke.model_copy(update={"seeds": [0, 3]})
-    runs = targets.table_runs(config, "table2")
-    methods = config.experiments["mnist_hard_classification"].methods
-    expected = [("mnist_hard_classification", m, seed) for m in methods for seed in (0, 3)]
-    assert runs == expected
+@pytest.mark.parametrize(
+    ("table", "methods"),
+    [
+        ("table2", ["mist", "channelwise", "supervised", "grid"]),
+        ("table3", ["mist", "soft_topk", "grid"]),
+        ("table5", ["mist", "grid"]),
+    ],
+)
+def test_tables_need_every_seed_of_the_papers_methods_and_of_new_ones(smoke, table, methods):
+    config = smoke.model_copy(update={"seeds": [0, 3]}, deep=True)
+    config.experiments["mnist_hard_classification"].methods.append("grid")  # in no such row
+    runs = [run for run in targets.table_runs(config, table) if run[0].startswith("mnist_hard")]
+    assert runs == [("mnist_hard_classification", m, seed) for m in methods for seed in (0, 3)]
 
 
 @pytest.mark.parametrize(
@@ -245,14 +252,14 @@ def test_tables_need_every_method_and_seed_of_their_experiments(smoke):
     [
         (None, "cannot be read"),
         ("table,metric\ntable2,iou50\n", "column 'experiment' is missing"),
-        ("table,experiment\ntable1,a\n", "no row for 'table2'"),
+        ("table,experiment,method\ntable1,a,b\n", "no row for 'table2'"),
     ],
 )
 def test_bad_paper_results_are_one_line(here, text, words):
     if text:
         (here / "paper.csv").write_text(text)
     with pytest.raises(settings.ConfigError, match=words):
-        targets.table_experiments(here / "paper.csv", "table2")
+        targets.paper_rows(here / "paper.csv", "table2")
 
 
 def test_what_was_produced_is_listed_once_per_artefact(here):

@@ -51,7 +51,7 @@ def test_a_target_needs_each_run_once(smoke):
     table2 = planning.target_runs(smoke, "table2")
     assert table2 == [
         (HARD, method, seed)
-        for method in ("mist", "channelwise", "supervised", "soft_topk")
+        for method in ("mist", "channelwise", "supervised")
         for seed in (0, 3)
     ]
     tables = planning.target_runs(smoke, "tables")
@@ -260,12 +260,12 @@ def test_a_plan_from_end_to_end(capsys, tmp_path, smoke):
     arguments = ["table2", "--preset", "smoke", "--seconds", "0", "--cores", "2"]
     code, out, _ = plan(capsys, *arguments, "--csv", "plan.csv")
     assert code == 0
-    assert "runs: 3 to do, 1 done." in out
+    assert "runs: 2 to do, 1 done." in out
     with (tmp_path / "plan.csv").open(newline="") as file:
         rows = {(row["name"], row["method"]): row for row in csv.DictReader(file)}
     assert list(rows) == [
         ("mnist_hard", ""),
-        *((HARD, method) for method in ("mist", "channelwise", "supervised", "soft_topk")),
+        *((HARD, method) for method in ("mist", "channelwise", "supervised")),
     ]
     mist = rows.pop((HARD, "mist"))
     assert (mist["to_do"], mist["done"], mist["seconds"]) == ("0", "1", "")

@@ -42,7 +42,7 @@ def make_config(preset="cpu", seeds=(0, 1, 2), methods=("mist", "channelwise")) 
         },
         experiments={
             HARD: experiment,
-            "mnist_count_9_classification": experiment | {"methods": ["mist"]},
+            "mnist_count_6_9_classification": experiment | {"methods": ["mist"]},
         },
         methods={
             name: {"module": "baselines.x", "label": label, "params": {"classification": {}}}

@@ -10,7 +10,7 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,33 +43,48 @@ TRACED = ("figure1",)  # drawn from the stages of a run, not from its prediction
 CURVES = ("figure7",)  # of these, every seed's training is shown, and an image of the val split
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 Run = tuple[str, str, int]  # experiment, method, seed
+Row = tuple[str, str, str]  # table, experiment, method
 
 
-def table_experiments(paper: Path, table: str) -> list[str]:
-    """Return the experiments that have a row in ``table`` of the paper's results.
+def paper_rows(paper: Path, table: str) -> list[Row]:
+    """Return what the paper's results have a row for: table, experiment, method.
 
     Args:
         paper: CSV file with the columns table, experiment, method, metric, value, note.
-        table: ``table1`` ... ``table5``.
+        table: ``table1`` ... ``table5``, which must have a row.
 
     Raises:
         ConfigError: if the file cannot be read, lacks a column, or says nothing about the table.
     """
     try:
         with paper.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        names = list(dict.fromkeys(row["experiment"] for row in rows if row["table"] == table))
+            lines = list(csv.DictReader(file))
+        rows = [(line["table"], line["experiment"], line["method"]) for line in lines]
     except OSError as error:
         raise ConfigError(f"{paper}: cannot be read: {error.strerror}") from None
     except KeyError as error:
         raise ConfigError(f"{paper}: column {error} is missing") from None
-    if not names:
+    if table not in {row[0] for row in rows}:
         raise ConfigError(f"{paper}: no row for {table!r}{hint(table, TABLES)}")
-    return names
+    return rows
+
+
+def table_methods(
+    rows: Iterable[Row], table: str, experiment: str, methods: Sequence[str]
+) -> list[str]:
+    """Return the methods of an experiment in a table of the paper.
+
+    Those that the paper shows there, then those of ``methods`` that it shows in no table with this
+    experiment: a new method competes in all of them, but Table 3 trains none of Table 2's.
+    """
+    known = [(name, method) for name, of, method in rows if of == experiment]
+    shown = [method for name, method in known if name == table]
+    elsewhere = {method for name, method in known if name != table}
+    return list(dict.fromkeys([*shown, *(m for m in methods if m not in elsewhere)]))
 
 
 def table_runs(config: Config, table: str, paper: Path = PAPER) -> list[Run]:
-    """Return the runs of a table: every method of its experiments that the config knows.
+    """Return the runs of a table: its methods, as far as the config has them in its experiments.
 
     Rivals are in the extended tables only.
     """
@@ -77,8 +92,14 @@ def table_runs(config: Config, table: str, paper: Path = PAPER) -> list[Run]:
         experiment, beside = EXTENDED[table]
         runs = [run for run in experiment_runs(config, experiment) if run[1] in beside]
         return runs + rival_runs(config, experiment)
-    names = table_experiments(paper, DETAILS.get(table, table))
-    return [run for name in names for run in experiment_runs(config, name)]
+    table = DETAILS.get(table, table)
+    rows = paper_rows(paper, table)
+    runs = []
+    for name in dict.fromkeys(of for where, of, _ in rows if where == table):
+        own = experiment_runs(config, name)
+        shown = table_methods(rows, table, name, [method for _, method, _ in own])
+        runs += [run for run in own if run[1] in shown]
+    return runs
 
 
 def figure_runs(config: Config, figure: str) -> list[Run]:

@@ -176,7 +176,7 @@ LAYOUTS = {
     "table5": Layout(
         title="Sensitivity to K on MNIST-hard: instances in training, AP at IoU .50",
         experiments={
-            "mnist_count_9_classification": "{9}",
+            "mnist_hard_classification": "{9}",
             "mnist_count_6_9_classification": "{6, 7, 8, 9}",
             "mnist_count_3_9_classification": "{3, 4, 5, 6, 7, 8, 9}",
         },
@@ -191,7 +191,7 @@ LAYOUTS = {
             "patches (deviation N18), which {9} has no use for. "
             "At test, an image with L digits is judged by its L best detections. The paper does "
             f"not define its AP, {_AP}. Its published code "
-            "logs the official IOU 50% as AP; but {9} is Table 2's setting, where the paper has "
+            "logs the official IOU 50% as AP; but {9} is Table 2's run, for which the paper has "
             "IOU 50% 97.8% and Both 97.5%, so that 92.2% is not the IOU 50% of those weights. An "
             "AP ranked by score and told apart by labels is the lowest candidate, since it counts "
             "both errors and their rank."

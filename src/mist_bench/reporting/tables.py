@@ -16,7 +16,7 @@ from mist_bench.reporting.grid import Cell, Grid, make_grid
 from mist_bench.reporting.layouts import LAYOUTS, Layout, Metric, counted
 from mist_bench.reporting.verdicts import NO_CLAIM, estimate, judge
 from mist_bench.schema import Config
-from mist_bench.targets import DETAILS, EXTENDED
+from mist_bench.targets import DETAILS, EXTENDED, table_methods
 
 REFERENCE = "mist"  # the method every other one is ordered against
 COLUMNS = [
@@ -125,13 +125,12 @@ def table_cells(name: str, evidence: Evidence) -> list[Cell]:
 
 def _methods(name: str, experiment: str, evidence: Evidence) -> list[str]:
     """Return the paper's methods of an experiment, then those only the config has."""
-    paper = evidence.paper
     setup = evidence.config.experiments.get(experiment)
     if name in EXTENDED:
         return [*EXTENDED[name][1], *(setup.rivals if setup else [])]
-    table = DETAILS.get(name, name)
-    rows = paper[(paper["table"] == table) & (paper["experiment"] == experiment)]
-    return list(dict.fromkeys([*rows["method"], *(setup.methods if setup else [])]))
+    rows = evidence.paper[["table", "experiment", "method"]].itertuples(index=False, name=None)
+    methods = setup.methods if setup else []
+    return table_methods(rows, DETAILS.get(name, name), experiment, methods)
 
 
 def _value_cell(
