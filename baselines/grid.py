@@ -97,13 +97,13 @@ def build(
         networks: compact (this suite's, for CPUs) or official (the paper's).
         autoencoder_width: width of the auto-encoder, as in MIST.
         latents: size of the code of a cell.
-        patch_size: samples per side of a cell.
+        patch_size: samples per side of a cell; as many as its pixels copy it exactly.
         signed: whether images show a signed signal around 0.5 (Gabor noise).
         lr: Adam's learning rate.
         betas: Adam's decay rates.
 
     Raises:
-        ValueError: if K is no square number, or the image is not square.
+        ValueError: if K is no square number, the image is not square, or cells lie outside of it.
     """
     channels, H, W = task.image_size
     cells = math.isqrt(task.num_instances)
@@ -112,6 +112,8 @@ def build(
             f"a grid needs a square number of cells in a square image, got {task.num_instances} "
             f"cells in {H}x{W} px"
         )
+    if (cells - 1) * cell_side(H, cells) >= H:
+        raise ValueError(f"{cells} cells of whole pixels a side do not fit {H} px")
     head = build_autoencoder(
         channels,
         networks=networks,

@@ -1,9 +1,10 @@
 """Other differentiable top-K operators, and two bounds, in the place of Xie20's (not in the paper).
 
-Network, loss (Eq. 12) and test are those of ``soft_topk``; only what turns scores into a mask
-differs. ``ats`` and ``random`` put all of a mask's mass on K sampled locations. The bounds
-do not train the score: ``random`` selects at test by a ranking of locations that was drawn once,
-``dense`` averages over all locations and selects by the certainty of the classes.
+Network, loss (Eq. 12), training and test are those of ``soft_topk``, with the settings of
+``soft_topk_plain``; only what turns scores into a mask differs. ``ats`` and ``random`` put all of a
+mask's mass on K sampled locations. The bounds do not train the score: ``random`` selects at test by
+a ranking of locations that was drawn once, ``dense`` averages over all locations and selects by the
+certainty of the classes.
 
 Shapes: B images, N = h w locations, K selected, C classes, H W image, h w map.
 """

@@ -1,10 +1,10 @@
 """Xie20: the differentiable top-K by optimal transport as a mask (Sec. 5.2, App. C.2, Table 3).
 
 Every location is classified, and a soft mask of the K highest scores says which classifications
-count (Eq. 12): no patch is extracted, and the loss reaches scores and classes in one pass. The
-paper names an architecture "similar to the region proposal network" and no detail. Here: the trunk
-of MIST's compact heatmap network, a 3x3 convolution, and sibling 1x1 convolutions for the score and
-for the classes. With 2 blocks a location sees 36 px of the image, with 1 block 28 px.
+count (Eq. 12): no patch is extracted, and one loss reaches scores and classes. The paper names an
+architecture "similar to the region proposal network" and no detail. Here: the trunk of MIST's
+compact heatmap network, a 3x3 convolution, and sibling 1x1 convolutions for the score and for the
+classes. With 2 blocks a location sees 36 px of the image, with 1 block 28 px, with none 20 px.
 
 Shapes: B images, N = h w locations, K selected, C channels or classes, H W image, h w map.
 """

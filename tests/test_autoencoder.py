@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from mist_bench import config as settings
+from mist_bench import targets
 from mist_bench.models.autoencoder import NUDGE, BoxAutoencoder, build_autoencoder
 from mist_bench.models.official import OfficialAutoencoder, OfficialEncoder
 from mist_bench.models.sampler import sample_patches
+from mist_bench.prediction import build_method
 from mist_bench.types import Batch
 
 
@@ -100,6 +103,23 @@ def test_interpolated_squares_stay_where_their_boxes_are(extent, box_size):
     one = BoxAutoencoder(Scaled(), 5, extent, signed=False, box_size=box_size)
     boxes = torch.tensor([[[3.3, 2.9, 2.0, 2.0]]])
     assert torch.equal(one.centers(boxes), boxes[..., :2])
+
+
+@pytest.mark.parametrize(
+    ("method", "experiment"),
+    [
+        ("mist", "mnist_hard_reconstruction"),
+        ("mist", "gabor_reconstruction"),
+        ("channelwise", "mnist_easy_reconstruction"),
+        ("grid", "mnist_hard_reconstruction"),
+    ],
+)
+def test_the_cpu_preset_interpolates_nothing(method, experiment):
+    """A side and a number of samples must agree; else a floor of .066 comes back unseen."""
+    config = settings.load(targets.SETTINGS, {"preset": "cpu"})
+    built = build_method(settings.run_spec(config, experiment, method, 0), torch.device("cpu"))
+    (head,) = (one for one in built.modules() if isinstance(one, BoxAutoencoder))
+    assert head.on_pixels
 
 
 def test_an_empty_image_has_a_finite_loss():

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from mist_bench import checkpoint
+from mist_bench.models.optimizers import adam
 
 
 class Small(nn.Module):
@@ -20,7 +21,7 @@ class Small(nn.Module):
         self.norm = nn.BatchNorm2d(8)
         self.scale = nn.Parameter(torch.ones(()))
         self.optimizers = {
-            "adam": torch.optim.Adam(self.conv.parameters(), lr=0.1, betas=(0.5, 0.9)),
+            "adam": adam(self.conv.parameters(), 0.1, (0.5, 0.9)),
             "sgd": torch.optim.SGD([*self.norm.parameters(), self.scale], lr=0.1, momentum=0.9),
         }
 
@@ -54,7 +55,7 @@ def test_a_restored_method_goes_on_alike(tmp_path):
 
 
 def test_moments_keep_the_memory_layout_of_their_weights(tmp_path):
-    """Layouts choose kernels, and kernels round differently."""
+    """Fused Adam reads weights, gradients and moments in the order in which they lie in memory."""
     method, restored = small(steps=1), small()
     checkpoint.save(tmp_path, method, {"identity": "a", "step": 1})
     checkpoint.load(tmp_path, restored, "a")

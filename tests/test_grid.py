@@ -71,6 +71,7 @@ def test_the_loss_falls_on_a_few_images():
     [
         (8, (1, 24, 24), "got 8 cells in 24x24 px"),
         (9, (1, 24, 32), "got 9 cells in 24x32 px"),
+        (25, (1, 12, 12), "5 cells of whole pixels a side do not fit 12 px"),
     ],
 )
 def test_what_is_no_grid_is_refused(num_instances, size, words):

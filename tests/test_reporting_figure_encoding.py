@@ -10,9 +10,11 @@ from scipy.ndimage import map_coordinates
 from test_reporting_tables import make_config, put_run
 
 from mist_bench.datasets.files import Split, save_manifest, save_split
+from mist_bench.models.autoencoder import BoxAutoencoder
 from mist_bench.models.sampler import sample_patches
 from mist_bench.reporting.figure_encoding import (
     draw_example,
+    encoded_squares,
     encoded_zoom,
     example,
     figure3,
@@ -111,6 +113,20 @@ def test_patches_are_those_of_the_sampler_and_of_scipy(size):
             # bilinear with zeros beyond the image
             oracle = map_coordinates(channel, places, order=1, mode="grid-constant")
             np.testing.assert_allclose(patch, oracle, atol=1e-12)
+
+
+@pytest.mark.parametrize("extent", [7.0, 6.0])
+def test_squares_are_those_that_the_auto_encoder_is_given(extent):
+    torch.manual_seed(0)
+    boxes = torch.rand(1, 5, 4) * 20
+    boxes[..., 2:] = 4.0
+    seen = []
+    head = BoxAutoencoder(torch.nn.Identity(), patch_size=8, extent=extent, signed=False)
+    head.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    image = torch.rand(1, 1, 20, 20)
+    head(image, boxes)
+    squares = encoded_squares(boxes[0].numpy(), extent / 4, 8)
+    np.testing.assert_allclose(sample_squares(image[0].numpy(), squares, 8), seen[0], atol=1e-5)
 
 
 def test_an_example_by_hand():

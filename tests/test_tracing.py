@@ -49,6 +49,7 @@ def method_of(spec):
     [
         {"scales": [1.0]},
         {"scales": [1.0], "target_sigma": 0, "offset_weight": 0},
+        {"scales": [1.0], "extent": 7.0},
         {"scales": [0.75, 1.5]},
     ],
 )

@@ -7,6 +7,8 @@ sampler's rule). N and M count boxes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,6 +66,17 @@ def to_pixels(boxes: NDArray, stride: float, origin: float) -> NDArray[np.float3
     """Return (..., 4) boxes in cells as boxes in pixels: the inverse of ``to_cells``."""
     centers, sides = boxes[..., :2], boxes[..., 2:]
     return np.concatenate([centers * stride + origin, sides * stride], -1).astype(np.float32)
+
+
+def whole_pixels(centers: Any, size: int) -> Any:
+    """Return the nearest centers at which squares of ``size`` samples, 1 px apart, sit on pixels.
+
+    Args:
+        centers: (...) of either axis, px; an array or a tensor.
+        size: samples per side, odd for whole centers and even for halves.
+    """
+    half = (size - 1) / 2
+    return (centers - half).round() + half
 
 
 def box_iou(boxes: NDArray, others: NDArray) -> Array:

@@ -107,7 +107,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def _restore_layout(optimizer: torch.optim.Optimizer) -> None:
-    """Give moments the memory layout of their weights, as in a run that was not interrupted."""
+    """Give moments the memory layout of their weights, which fused optimizers take for granted."""
     for parameter, entries in optimizer.state.items():
         for name, value in entries.items():
             if value.dim() > 0 and value.shape == parameter.shape:

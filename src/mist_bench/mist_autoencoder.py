@@ -64,7 +64,8 @@ def build(
             first level.
         latents: size of the code of a patch.
         patch_size: samples per side of a patch; official: 32.
-        extent: side of the encoded square around a keypoint, px.
+        extent: side of the encoded square around a keypoint, px. With patch_size - 1 squares are
+            cut and pasted at whole pixels, without interpolation.
         signed: whether images show a signed signal around 0.5 (Gabor noise).
         keypoint_lr: pixels per unit gradient of an image's loss.
         keypoint_clip: longest keypoint step, px; null for no limit.

@@ -57,7 +57,9 @@ def build_method(spec: RunSpec, device: torch.device) -> Method:
     """Return the method of ``spec``, initialized from its seed, on ``device``."""
     seed_torch(spec.seed, "init")
     method = importlib.import_module(spec.module).build(spec.task, **spec.params).to(device)
-    if device.type != "cpu":  # CUDA's kernel refuses strides that differ in a dimension of size 1
+    if (
+        device.type != "cpu"
+    ):  # CUDA's fused Adam refuses gradients whose strides are not the weights'
         for optimizer in method.optimizers.values():
             for group in optimizer.param_groups:
                 if group.get("fused"):

@@ -45,7 +45,9 @@ def trace_image(method: Mist, images: Tensor) -> dict[str, NDArray]:
         heatmap, maps = detector(images)
         boxes, _ = detector.extract(heatmap, maps, method.task.num_instances)
         synthesis, patches, decoded = encode(head, images, boxes)
-    moved = method.update_keypoints(images, boxes, head.targets(Batch(images)))
+    with torch.random.fork_rng(devices=[]):  # a step draws the sides of its slopes
+        torch.manual_seed(0)
+        moved = method.update_keypoints(images, boxes, head.targets(Batch(images)))
     with torch.no_grad():
         scale_space, target = compared(detector, heatmap, maps, moved)
         stages = {

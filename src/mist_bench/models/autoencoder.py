@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from mist_bench.boxes import whole_pixels
 from mist_bench.models.heatmap import Networks
 from mist_bench.models.official import PATCH_SIZE, OfficialAutoencoder
 from mist_bench.models.precision import widened
@@ -105,9 +106,8 @@ class BoxAutoencoder(nn.Module):
         centers = boxes[..., :2]
         if not self.on_pixels:
             return centers
-        half = (self.patch_size - 1) / 2
-        nearest = (centers.detach() - half).round() + half
-        if self.training:  # at a pixel, bilinear sampling has two slopes: either is as likely
+        nearest = whole_pixels(centers.detach(), self.patch_size)
+        if boxes.requires_grad:  # bilinear sampling has two slopes at a pixel: a random one of them
             side = to_device(torch.rand(centers.shape), centers.device) < 0.5
             nearest = nearest + NUDGE * torch.where(side, 1.0, -1.0)
         return centers + (nearest - centers).detach()

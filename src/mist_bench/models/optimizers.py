@@ -12,7 +12,9 @@ def adam(
     """Return Adam over ``weights``.
 
     Fused, on a CPU: torch's default passes over all weights a dozen times a step there, which took
-    a fifth of the time of a step with the fully connected auto-encoder (docs/performance.md).
+    a fifth of the time of a step with the fully connected auto-encoder (docs/performance.md). It
+    goes through memory in order, so weights, gradients and moments must share their layout:
+    autograd sees to the gradients, ``checkpoint`` to restored moments.
     """
     return torch.optim.Adam(weights, lr, tuple(betas), weight_decay=weight_decay, fused=True)
 

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from mist_bench.boxes import whole_pixels
 from mist_bench.datasets.files import load_split
 from mist_bench.evaluation.matching import Scene, match_boxes
 from mist_bench.evaluation.reconstruction import as_unit
@@ -217,7 +218,8 @@ def example(
     right = np.zeros(k, bool)
     right[match_boxes(scene)[0]] = True
     image, decoded = truth["images"][i], stored["patches"][i, :k]
-    before = sample_squares(as_unit(image), boxes * [1, 1, zoom, zoom], decoded.shape[-1])
+    squares = encoded_squares(boxes, zoom, decoded.shape[-1])
+    before = sample_squares(as_unit(image), squares, decoded.shape[-1])
     return Example(
         index=i,
         image=picture(image),
@@ -230,8 +232,24 @@ def example(
     )
 
 
+def encoded_squares(boxes: NDArray, zoom: float, size: int) -> NDArray:
+    """Return the (K, 4) squares that the auto-encoder is given around (K, 4) boxes, cxcywh in px.
+
+    As ``models/autoencoder.py`` has them: with a sample per pixel, at whole pixels.
+
+    Args:
+        boxes: cxcywh in px.
+        zoom: side of a square over that of its box.
+        size: p, samples per side.
+    """
+    squares = boxes * [1, 1, zoom, zoom]
+    if np.allclose(squares[:, 2:], size - 1):
+        squares[:, :2] = whole_pixels(squares[:, :2], size)
+    return squares
+
+
 def sample_squares(image: NDArray, squares: NDArray, size: int) -> NDArray:
-    """Return the patches that the auto-encoder sees, as ``models/sampler.py`` takes them.
+    """Return the patches under ``squares``, as ``models/sampler.py`` takes them.
 
     Args:
         image: (C, H, W).
