@@ -37,7 +37,7 @@ def build(
         autoencoder_width: width of the auto-encoder, as in MIST.
         latents: size of the code of a patch.
         patch_size: samples per side of a patch; official: 32.
-        extent: side of the encoded square around a location, px; patch_size - 1 as in MIST.
+        extent: side of the encoded square around a location, px.
         signed: whether images show a signed signal around 0.5 (Gabor noise).
         mirror: whether the heatmap network sees randomly reflected images in training.
         lr_detector: Adam's learning rate for the heatmap network.

@@ -4,12 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from mist_bench import config as settings
-from mist_bench import targets
 from mist_bench.models.autoencoder import NUDGE, BoxAutoencoder, build_autoencoder
 from mist_bench.models.official import OfficialAutoencoder, OfficialEncoder
 from mist_bench.models.sampler import sample_patches
-from mist_bench.prediction import build_method
 from mist_bench.types import Batch
 
 
@@ -33,7 +30,9 @@ class Unsquashed(nn.Module):
 
 
 def head(signed=False):
-    return BoxAutoencoder(Scaled(signed), patch_size=5, extent=4.0, signed=signed).eval()
+    return BoxAutoencoder(
+        Scaled(signed), patch_size=5, extent=4.0, signed=signed, whole_pixels=True
+    ).eval()
 
 
 BOXES = torch.tensor([[[3.0, 3.0, 2.0, 2.0]]])  # extent, not the box, says how much is encoded
@@ -60,7 +59,7 @@ def test_the_loss_is_the_squared_error_over_the_energy():
 def test_a_sample_per_pixel_is_cut_and_pasted_at_whole_pixels(patch_size, center):
     torch.manual_seed(0)
     image = torch.rand(1, 1, 9, 9, dtype=torch.float64)
-    one = BoxAutoencoder(Unsquashed(), patch_size, extent=patch_size - 1.0, signed=True).eval()
+    one = BoxAutoencoder(Unsquashed(), patch_size, patch_size - 1.0, True, whole_pixels=True).eval()
     boxes = torch.tensor([[[center - 0.4, center + 0.3, 2.0, 2.0]]], dtype=torch.float64)
     synthesis, patches = one(image, boxes)
     expected, inside = torch.zeros(1, 1, 9, 9, dtype=torch.float64), slice(2, 2 + patch_size)
@@ -69,7 +68,7 @@ def test_a_sample_per_pixel_is_cut_and_pasted_at_whole_pixels(patch_size, center
     expected[..., inside, inside] = image[..., inside, inside]
     torch.testing.assert_close(synthesis, expected)
     torch.testing.assert_close(patches[0, 0], image[0, :, inside, inside])
-    one.on_pixels = False
+    one.whole_pixels = False
     assert (one(image, boxes)[0] - expected).abs().max() > 0.1
 
 
@@ -99,27 +98,12 @@ def test_rounded_squares_pass_gradients_of_both_sides():
 
 
 @pytest.mark.parametrize(("extent", "box_size"), [(4.5, None), (4.0, 3.0)])
-def test_interpolated_squares_stay_where_their_boxes_are(extent, box_size):
+def test_only_squares_of_a_sample_per_pixel_can_sit_on_pixels(extent, box_size):
     one = BoxAutoencoder(Scaled(), 5, extent, signed=False, box_size=box_size)
     boxes = torch.tensor([[[3.3, 2.9, 2.0, 2.0]]])
     assert torch.equal(one.centers(boxes), boxes[..., :2])
-
-
-@pytest.mark.parametrize(
-    ("method", "experiment"),
-    [
-        ("mist", "mnist_hard_reconstruction"),
-        ("mist", "gabor_reconstruction"),
-        ("channelwise", "mnist_easy_reconstruction"),
-        ("grid", "mnist_hard_reconstruction"),
-    ],
-)
-def test_the_cpu_preset_interpolates_nothing(method, experiment):
-    """A side and a number of samples must agree; else a floor of .066 comes back unseen."""
-    config = settings.load(targets.SETTINGS, {"preset": "cpu"})
-    built = build_method(settings.run_spec(config, experiment, method, 0), torch.device("cpu"))
-    (head,) = (one for one in built.modules() if isinstance(one, BoxAutoencoder))
-    assert head.on_pixels
+    with pytest.raises(ValueError, match="whole_pixels needs one scale and a sample per pixel"):
+        BoxAutoencoder(Scaled(), 5, extent, False, box_size, whole_pixels=True)
 
 
 def test_an_empty_image_has_a_finite_loss():

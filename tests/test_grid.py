@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from baselines.grid import build, grid_boxes
+from baselines.grid import build, cell_side, grid_boxes
+from mist_bench import config as settings
+from mist_bench import targets
 from mist_bench.models.sampler import paste_patches, sample_patches
 from mist_bench.types import Batch, TaskSpec
 
@@ -50,6 +52,11 @@ def test_patches_of_ones_cover_every_pixel_once(patch_size):
     torch.testing.assert_close(canvas[1:-1, 1:-1], torch.ones(24, 24))
     assert canvas.min() > 0.5  # at the image's edge the outermost samples fade
     assert canvas.max() < 1 + 1e-5
+
+
+def test_the_cpu_preset_has_a_sample_per_pixel():
+    params = settings.load(targets.SETTINGS, {"preset": "cpu"}).methods["grid"].params
+    assert params["reconstruction"]["patch_size"] == cell_side(80, 3) == 27
 
 
 def test_its_boxes_are_those_of_every_method():

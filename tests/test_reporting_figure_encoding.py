@@ -121,7 +121,8 @@ def test_squares_are_those_that_the_auto_encoder_is_given(extent):
     boxes = torch.rand(1, 5, 4) * 20
     boxes[..., 2:] = 4.0
     seen = []
-    head = BoxAutoencoder(torch.nn.Identity(), patch_size=8, extent=extent, signed=False)
+    whole = extent == 7.0
+    head = BoxAutoencoder(torch.nn.Identity(), 8, extent, signed=False, whole_pixels=whole)
     head.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     image = torch.rand(1, 1, 20, 20)
     head(image, boxes)

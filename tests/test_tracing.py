@@ -29,7 +29,7 @@ def spec(config):
 
     def make(**params):
         run = settings.run_spec(config, EXPERIMENT, "mist", 0)
-        small = {"patch_size": 8, "extent": 9.0, **params}
+        small = {"patch_size": 8, "extent": 9.0, "whole_pixels": False, **params}
         return run.model_copy(update={"task": TINY, "params": run.params | small})
 
     return make
@@ -49,7 +49,7 @@ def method_of(spec):
     [
         {"scales": [1.0]},
         {"scales": [1.0], "target_sigma": 0, "offset_weight": 0},
-        {"scales": [1.0], "extent": 7.0},
+        {"scales": [1.0], "extent": 7.0, "whole_pixels": True},
         {"scales": [0.75, 1.5]},
     ],
 )

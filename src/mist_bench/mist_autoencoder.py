@@ -31,6 +31,7 @@ def build(
     latents: int,
     patch_size: int,
     extent: float,
+    whole_pixels: bool,
     signed: bool,
     keypoint_lr: float,
     keypoint_clip: float | None,
@@ -64,8 +65,9 @@ def build(
             first level.
         latents: size of the code of a patch.
         patch_size: samples per side of a patch; official: 32.
-        extent: side of the encoded square around a keypoint, px. With patch_size - 1 squares are
-            cut and pasted at whole pixels, without interpolation.
+        extent: side of the encoded square around a keypoint, px.
+        whole_pixels: whether squares are cut and pasted at the nearest pixels, without
+            interpolation; needs one scale and an extent of patch_size - 1.
         signed: whether images show a signed signal around 0.5 (Gabor noise).
         keypoint_lr: pixels per unit gradient of an image's loss.
         keypoint_clip: longest keypoint step, px; null for no limit.
@@ -106,6 +108,7 @@ def build(
         patch_size=patch_size,
         extent=extent,
         box_size=task.box_size if detector.sides else None,
+        whole_pixels=whole_pixels,
         signed=signed,
     )
     return Mist(

@@ -55,10 +55,10 @@ class CompactAutoencoder(nn.Module):
 class BoxAutoencoder(nn.Module):
     """Explains an image as the sum of auto-encoded patches (Sec. 4.2, Eq. 8).
 
-    Patches of one sample per pixel are cut and pasted at the whole pixels nearest to their boxes:
-    between pixels, interpolation there and back would blur the synthesis more than the
-    auto-encoder does. (The official code's keypoints are whole pixels at test.) Boxes keep their
-    places, and gradients reach them as if nothing had been rounded.
+    With ``whole_pixels``, patches are cut and pasted at the pixels nearest to their boxes: between
+    pixels, interpolation there and back blurs the synthesis more than the auto-encoder does. (The
+    official code's keypoints are whole pixels at test.) Boxes keep their places, and gradients
+    reach them as if nothing had been rounded.
 
     Args:
         network: maps (N, C, p, p) patches to what is squashed into the range of the image.
@@ -69,6 +69,10 @@ class BoxAutoencoder(nn.Module):
             explained; otherwise the image is, as light on black.
         box_size: side of the box whose square is ``extent``, px, and larger boxes have larger
             squares; ``None`` for the same square around every box.
+        whole_pixels: whether squares are moved to the nearest pixels.
+
+    Raises:
+        ValueError: if squares are to sit on pixels without having one sample for each.
     """
 
     supervision: ClassVar[Supervision] = "none"
@@ -80,12 +84,17 @@ class BoxAutoencoder(nn.Module):
         extent: float,
         signed: bool,
         box_size: float | None = None,
+        whole_pixels: bool = False,
     ):
         super().__init__()
+        if whole_pixels and (box_size is not None or extent != patch_size - 1):
+            raise ValueError(
+                "whole_pixels needs one scale and a sample per pixel, an extent of patch_size - 1: "
+                f"got {extent:g} px for {patch_size} samples"
+            )
         self.network = network.to(memory_format=torch.channels_last)
         self.patch_size, self.extent, self.signed = patch_size, extent, signed
-        self.box_size = box_size
-        self.on_pixels = box_size is None and extent == patch_size - 1
+        self.box_size, self.whole_pixels = box_size, whole_pixels
 
     def forward(self, signal: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the synthesis of (B, C, H, W) from (B, K, 4) boxes, and its (B, K, C, p, p)."""
@@ -104,7 +113,7 @@ class BoxAutoencoder(nn.Module):
     def centers(self, boxes: Tensor) -> Tensor:
         """Return the (B, K, 2) centers of the squares around (B, K, 4) boxes, px."""
         centers = boxes[..., :2]
-        if not self.on_pixels:
+        if not self.whole_pixels:
             return centers
         nearest = whole_pixels(centers.detach(), self.patch_size)
         if boxes.requires_grad:  # bilinear sampling has two slopes at a pixel: a random one of them
@@ -155,11 +164,13 @@ def build_autoencoder(
     extent: float,
     signed: bool,
     box_size: float | None = None,
+    whole_pixels: bool = False,
 ) -> BoxAutoencoder:
     """Return the auto-encoder that MIST, grid and channel-wise share.
 
     Raises:
-        ValueError: for unknown ``networks``, or a patch or code size that they cannot take.
+        ValueError: for unknown ``networks``, a patch or code size that they cannot take, or
+            squares that cannot sit on pixels.
     """
     if networks == "compact":
         network = CompactAutoencoder(in_channels, width, latents, patch_size)
@@ -172,4 +183,4 @@ def build_autoencoder(
         network = OfficialAutoencoder(in_channels, width)
     else:
         raise ValueError(f"networks must be compact or official, got {networks!r}")
-    return BoxAutoencoder(network, patch_size, extent, signed, box_size)
+    return BoxAutoencoder(network, patch_size, extent, signed, box_size, whole_pixels)

@@ -235,7 +235,7 @@ def example(
 def encoded_squares(boxes: NDArray, zoom: float, size: int) -> NDArray:
     """Return the (K, 4) squares that the auto-encoder is given around (K, 4) boxes, cxcywh in px.
 
-    As ``models/autoencoder.py`` has them: with a sample per pixel, at whole pixels.
+    As MIST has them in every preset: at whole pixels where there is a sample for each.
 
     Args:
         boxes: cxcywh in px.
