@@ -90,6 +90,7 @@ def build(
     nms_kernel: int,
     target_sigma: float,
     offset_weight: float,
+    offset_kernel: int,
     classifier_channels: int,
     patch_size: int,
     window: float,
@@ -113,6 +114,8 @@ def build(
         nms_kernel: side of the non-maximum suppression's window, cells.
         target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
         offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
+        offset_kernel: side of the square of cells around a keypoint that learn the offset to it,
+            each as much as G's Gaussian has there; 1 for its own cell alone.
         classifier_channels: channels of the classifier's first layer.
         patch_size: samples per side of a patch; official: 32.
         window: standard deviation of a Gaussian over the patch, in half sides; 0 for none.
@@ -135,6 +138,7 @@ def build(
         nms_kernel=nms_kernel,
         target_sigma=target_sigma,
         offset_weight=offset_weight,
+        offset_kernel=offset_kernel,
     )
     classifier = build_classifier(
         channels,

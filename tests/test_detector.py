@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mist_bench.models.detector import Detector, Mirror, gather_cells
+from mist_bench.models.detector import Detector, Mirror, Shift, gather_cells
 from mist_bench.models.sampler import sample_patches
+from mist_bench.models.selection import cells_around
 
 
 class Fixed(nn.Module):
@@ -124,8 +125,63 @@ def test_the_loss_of_offsets_by_hand():
     assert one.loss(target, offsets, boxes).item() == pytest.approx(0.1 * huber)
 
 
+def test_cells_around_a_keypoint_learn_its_offset_too_by_hand():
+    one = detector(offset_weight=0.1, offset_kernel=3, target_sigma=0.6)
+    offsets = torch.zeros(1, 2, 5, 5)
+    offsets[0, :, 2, 1] = torch.tensor([0.75, 0.0])  # exact: the keypoint is at x = 1.75
+    offsets[0, :, 2, 2] = torch.tensor([0.25, 0.0])  # half a cell too far right
+    offsets[0, :, 0, 0] = 7  # out of reach
+    box = torch.tensor([[[1.75 * 4 + 1.5, 2 * 4 + 1.5, 8, 8]]])
+    masses = torch.exp(-(torch.tensor([0.75, -0.25, -1.25]) ** 2) / (2 * 0.6**2))
+    across = masses / masses.sum()
+    down = torch.exp(-torch.tensor([1.0, 0, 1]) / (2 * 0.6**2))
+    down = down / down.sum()
+    # the other seven cells say 0; halves of squares below 1, mean over x and y
+    expected = across[1] * down[1] * 0.5 * 0.5**2 / 2
+    for column, x in enumerate((0.75, -0.25, -1.25)):
+        for row, y in enumerate((1.0, 0.0, -1.0)):
+            if row != 1 or column == 2:
+                huber = sum(0.5 * d**2 if abs(d) < 1 else abs(d) - 0.5 for d in (x, y)) / 2
+                expected = expected + across[column] * down[row] * huber
+    assert one.offset_loss(offsets, box).item() == pytest.approx(0.1 * expected.item(), rel=1e-5)
+
+
+def test_cells_off_the_map_do_not_count():
+    index, weights = cells_around(torch.tensor([[[0.0, 0.0], [30.0, -9.0]]]), (4, 5), 3, 0.6)
+    assert index.shape == weights.shape == (1, 2, 9)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 2))
+    inside = weights[0, 0] > 0
+    assert inside.tolist() == [False] * 4 + [True, True, False, True, True]
+    assert index[0, 0][inside].tolist() == [0, 1, 5, 6]
+    assert index[0, 1][weights[0, 1] > 0].tolist() == [3, 4, 8, 9]  # a keypoint outside is clamped
+
+
+def test_what_noise_moves_across_a_border_does_not_pull_offsets_to_the_middle():
+    """A cell that learns only from the keypoints that fall into it learns their truncated mean."""
+    true, noise = 0.45, 0.3 * torch.randn(1, 20_000, 1, generator=torch.Generator().manual_seed(0))
+    keypoints = torch.cat([1 + true + noise, torch.ones_like(noise)], dim=-1)
+    found = {}
+    for kernel in (1, 3):
+        index, weights = cells_around(keypoints, (3, 4), kernel, 0.6)
+        share = weights * (index == 5)  # cell (1, 1)
+        offsets = keypoints[..., None, 0] - 1
+        found[kernel] = ((share * offsets).sum() / share.sum()).item()
+    assert found[1] == pytest.approx(0.26, abs=0.02)
+    assert found[3] == pytest.approx(true * 0.6**2 / (0.6**2 + 0.3**2), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"offset_kernel": 2}, {"offset_kernel": 3}, {"offset_kernel": 3, "corner": True}],
+)
+def test_offset_kernels_that_make_no_sense_are_refused(changes):
+    sigma = 0.6 if "corner" in changes else 0.0
+    with pytest.raises(ValueError, match="offset_kernel must be odd, and 1 for target_sigma 0"):
+        detector(target_sigma=sigma, **changes)
+
+
 def test_each_image_has_its_own_loss():
-    one = detector(offset_weight=0.1, target_sigma=0.6)
+    one = detector(offset_weight=0.1, offset_kernel=3, target_sigma=0.6)
     generator = torch.Generator().manual_seed(0)
     heatmap = torch.rand(3, 5, 5, generator=generator)
     offsets = torch.rand(3, 2, 5, 5, generator=generator)
@@ -177,3 +233,26 @@ def test_reflections_come_from_torchs_seed():
         drawn.append(torch.stack([mirror.x, mirror.y]))
     assert drawn[0].equal(drawn[1])
     assert not drawn[0].equal(drawn[2])
+
+
+def test_a_shift_by_hand():
+    image = torch.tensor([[[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]])
+    shift = Shift(image, 1)
+    shift.xy = torch.tensor([[1, -1]])  # right and up
+    assert shift.images(image).tolist() == [[[[4.0, 4.0, 5.0], [4.0, 4.0, 5.0]]]]
+    assert shift.boxes(torch.tensor([[[1.0, 1.0, 3, 5]]])).tolist() == [[[2, 0, 3, 5]]]
+
+
+def test_a_shifted_box_shows_the_same_patch():
+    images = torch.rand(6, 2, 16, 20, generator=torch.Generator().manual_seed(0))
+    shift = Shift(images, 2)
+    boxes = torch.tensor([[[9.2, 7.4, 6, 6], [10.0, 8.0, 5, 4]]]).expand(6, -1, -1)
+    moved = sample_patches(shift.images(images), shift.boxes(boxes), 5)
+    torch.testing.assert_close(moved, sample_patches(images, boxes, 5))
+
+
+def test_shifts_are_whole_and_go_both_ways_on_each_axis():
+    torch.manual_seed(0)
+    xy = Shift(torch.zeros(400, 1, 2, 2), 2).xy
+    for axis in (0, 1):
+        assert sorted(set(xy[:, axis].tolist())) == [-2, -1, 0, 1, 2]

@@ -99,7 +99,7 @@ def test_the_keypoint_step_does_not_depend_on_the_batch_size(tiny_mist, monkeypa
     """Also in the joint order, whose loss is the mean of the batch."""
     moved = {}
     for size in (1, 4):
-        method = tiny_mist(order=order, mirror=False, lr_task=0.0)
+        method = tiny_mist(order=order, mirror=False, shift=0, lr_task=0.0)
         method.head.eval()  # batch norm would let images see each other
         method.detector.eval()
         calls = Recorder(method, monkeypatch)

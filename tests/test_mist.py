@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import tiny_arrays
 
+from mist_bench import mist
 from mist_bench.models.heads import label_histogram
 from mist_bench.prediction import build_method
 from mist_bench.training import make_batch
@@ -83,14 +84,14 @@ class Recorder:
     ],
 )
 def test_the_stages_run_in_the_stated_order(tiny_mist, monkeypatch, order, stages):
-    method = tiny_mist(order=order, mirror=False)
+    method = tiny_mist(order=order, mirror=False, shift=0)
     calls = Recorder(method, monkeypatch)
     method.train_step(batch_of(4))
     assert calls.names == stages
 
 
 def test_the_classifier_learns_at_the_moved_boxes_in_the_official_order(tiny_mist, monkeypatch):
-    method = tiny_mist(order="x_tau_eta", mirror=False)
+    method = tiny_mist(order="x_tau_eta", mirror=False, shift=0)
     calls = Recorder(method, monkeypatch)
     method.train_step(batch_of(4))
     (_, _, moved), (_, task, _), (_, eta, _) = calls.calls
@@ -99,7 +100,7 @@ def test_the_classifier_learns_at_the_moved_boxes_in_the_official_order(tiny_mis
 
 
 def test_the_classifier_learns_at_the_extracted_boxes_in_algorithm_1(tiny_mist, monkeypatch):
-    method = tiny_mist(order="tau_x_eta", mirror=False)
+    method = tiny_mist(order="tau_x_eta", mirror=False, shift=0)
     calls = Recorder(method, monkeypatch)
     method.train_step(batch_of(4))
     (_, task, _), (_, keypoints, moved), (_, eta, _) = calls.calls
@@ -110,7 +111,7 @@ def test_the_classifier_learns_at_the_extracted_boxes_in_algorithm_1(tiny_mist, 
 
 def test_the_joint_step_is_one_keypoint_step_before_the_classifier_moves(tiny_mist, monkeypatch):
     batch = batch_of(4)
-    one, other = tiny_mist(mirror=False), tiny_mist(mirror=False)
+    one, other = tiny_mist(mirror=False, shift=0), tiny_mist(mirror=False, shift=0)
     calls = Recorder(one, monkeypatch)
     one.train_step(batch)
     expected = other.update_keypoints(*inputs(other, batch))
@@ -118,7 +119,7 @@ def test_the_joint_step_is_one_keypoint_step_before_the_classifier_moves(tiny_mi
 
 
 def test_the_detector_learns_from_reflections_and_the_classifier_does_not(tiny_mist, monkeypatch):
-    method, batch = tiny_mist(mirror=True), batch_of(8)
+    method, batch = tiny_mist(mirror=True, shift=0), batch_of(8)
     seen = []
     forward = method.detector.network.forward
     monkeypatch.setattr(
@@ -150,10 +151,37 @@ def test_the_detector_learns_from_reflections_and_the_classifier_does_not(tiny_m
         assert any(torch.allclose(eta[2][i, :, :2], option, atol=1e-4) for option in allowed)
 
 
+def test_keypoints_are_found_in_the_image_and_learnt_in_a_shifted_view(tiny_mist, monkeypatch):
+    method, batch = tiny_mist(mirror=False, shift=2), batch_of(4)
+    seen, xy = [], torch.tensor([[1, -2], [0, 0], [2, 2], [-1, 0]])
+
+    class Known(mist.Shift):
+        def __init__(self, images, longest):
+            super().__init__(images, longest)
+            self.xy = xy
+
+    monkeypatch.setattr(mist, "Shift", Known)
+    forward = method.detector.network.forward
+    monkeypatch.setattr(
+        method.detector.network, "forward", lambda images: seen.append(images) or forward(images)
+    )
+    calls = Recorder(method, monkeypatch)
+    method.train_step(batch)
+    (_, task, (_, grad)), (_, eta, _) = calls.calls
+    first, second = seen
+    assert first.equal(task[0])
+    assert first.equal(batch.images)
+    for image, view, (x, y) in zip(batch.images, second, xy.tolist(), strict=True):
+        assert view[:, 3:21, 3:21].equal(image[:, 3 - y : 21 - y, 3 - x : 21 - x])
+    moved = method.keypoints.move(task[1], task[1], grad)
+    torch.testing.assert_close(eta[2][..., :2], moved[..., :2] + xy[:, None])
+    assert eta[2][..., 2:].equal(moved[..., 2:])
+
+
 def test_images_that_are_explained_weigh_more(tiny_mist, monkeypatch):
     """The gradient of the heatmap network is that of exp(-a L_task) ||G - H||^2."""
-    method, batch = tiny_mist(mirror=False, sample_weight=5), batch_of(4)
-    other = tiny_mist(mirror=False)
+    method, batch = tiny_mist(mirror=False, shift=0, sample_weight=5), batch_of(4)
+    other = tiny_mist(mirror=False, shift=0)
     calls = Recorder(method, monkeypatch)
     method.train_step(batch)
     (_, _, (task_loss, _)), (_, eta, _) = calls.calls

@@ -32,6 +32,7 @@ OPTIONS = {
     "nms_kernel": 3,
     "target_sigma": 0.0,
     "offset_weight": 0.0,
+    "offset_kernel": 1,
 }
 NETWORK = {"networks": "compact", "channels": 8, "blocks": 1, "stride": 4}
 SHARED = {name: value for name, value in OPTIONS.items() if name != "box_size"}
@@ -192,10 +193,13 @@ def test_an_object_of_a_known_size_is_found_at_its_scale(side, scale):
 
 
 @pytest.mark.parametrize("offset_weight", [0.0, 0.1])
-@pytest.mark.parametrize(("sigma", "kernel"), [(0.0, 3), (0.6, 0)])
-def test_one_scale_of_1_equals_the_detector(offset_weight, sigma, kernel):
+@pytest.mark.parametrize(
+    ("sigma", "kernel", "offset_kernel"), [(0.0, 3, 1), (0.6, 0, 1), (0.6, 0, 3)]
+)
+def test_one_scale_of_1_equals_the_detector(offset_weight, sigma, kernel, offset_kernel):
     torch.manual_seed(0)
     changes = {"offset_weight": offset_weight, "target_sigma": sigma, "softmax_kernel": kernel}
+    changes["offset_kernel"] = offset_kernel
     single = build_detector(1, 8.0, **NETWORK, **SHARED | changes)
     one, images = MultiscaleDetector(single, [1.0]), torch.rand(3, 1, 24, 32)
     (heatmap, offsets), (fused, maps) = single(images), one(images)
@@ -238,10 +242,10 @@ def test_shapes_and_that_all_scales_train_one_network(kernel):
     assert len(list(one.parameters())) == len(list(single.parameters()))
 
 
-@pytest.mark.parametrize("sigma", [0.0, 0.6])
-def test_the_gradient_of_the_loss_by_finite_differences(sigma):
+@pytest.mark.parametrize(("sigma", "kernel"), [(0.0, 1), (0.6, 1), (0.6, 3)])
+def test_the_gradient_of_the_loss_by_finite_differences(sigma, kernel):
     torch.manual_seed(0)
-    one = detector(target_sigma=sigma, offset_weight=0.1).double()
+    one = detector(target_sigma=sigma, offset_weight=0.1, offset_kernel=kernel).double()
     maps = torch.randn(2, 3, 3, 5, 6, dtype=torch.float64, requires_grad=True)
     boxes = torch.rand(2, 4, 4, dtype=torch.float64) * 5
     boxes[..., 2:] = torch.tensor([3.0, 5.0, 9.0, 16.0])[:, None]  # one out of range

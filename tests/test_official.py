@@ -29,6 +29,7 @@ DETECTOR = {
     "nms_kernel": 5,
     "target_sigma": 0,
     "offset_weight": 0,
+    "offset_kernel": 1,
 }
 
 

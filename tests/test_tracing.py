@@ -48,7 +48,7 @@ def method_of(spec):
     "params",
     [
         {"scales": [1.0]},
-        {"scales": [1.0], "target_sigma": 0, "offset_weight": 0},
+        {"scales": [1.0], "target_sigma": 0, "offset_weight": 0, "offset_kernel": 1},
         {"scales": [1.0], "extent": 7.0, "whole_pixels": True},
         {"scales": [0.75, 1.5]},
     ],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from mist_bench.models.detector import Detector, Mirror, build_detector
+from mist_bench.models.detector import Detector, Mirror, Shift, build_detector
 from mist_bench.models.heads import BoxClassifier, build_classifier
 from mist_bench.models.heatmap import Networks
 from mist_bench.models.keypoint_step import KeypointStep
@@ -42,6 +42,7 @@ class Mist(nn.Module):
         order: Order,
         sample_weight: float,
         mirror: bool,
+        shift: int,
         optimizers: dict[str, torch.optim.Optimizer],
         ignore_background: bool = False,
         weigh_offsets: bool = True,
@@ -53,20 +54,25 @@ class Mist(nn.Module):
             raise ValueError(f"the joint order makes 1 keypoint step, got {keypoints.steps}")
         self.detector, self.head, self.supervision = detector, head, head.supervision
         self.task, self.keypoints, self.order = task, keypoints, order
-        self.sample_weight, self.mirror = sample_weight, mirror
+        self.sample_weight, self.mirror, self.shift = sample_weight, mirror, shift
         self.optimizers = optimizers
         self.ignore_background, self.weigh_offsets = ignore_background, weigh_offsets
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Make the three updates of Algorithm 1 on one batch and return their losses."""
-        images = batch.images
+        images, K = batch.images, self.task.num_instances
         targets = self.head.targets(batch)
         mirror = Mirror(images) if self.mirror else None
+        seen = mirror.images(images) if mirror else images
 
         # {x_k} = E_K(H(I))
-        heatmap, offsets = self.detector(mirror.images(images) if mirror else images)
-        start, _ = self.detector.extract(heatmap, offsets, self.task.num_instances)
-        start = mirror.boxes(start) if mirror else start
+        if self.shift:
+            with torch.no_grad():
+                start, _ = self.detector.extract(*self.detector(images), K)
+        else:
+            heatmap, offsets = self.detector(seen)
+            start, _ = self.detector.extract(heatmap, offsets, K)
+            start = mirror.boxes(start) if mirror else start
 
         # tau and {x_k} <- step on L_task + lambda ||{x_k} - E_K(H(I))||^2 (Eq. 6)
         if self.order == "joint":
@@ -81,6 +87,10 @@ class Mist(nn.Module):
 
         # eta <- step on ||G({x_k}) - H(I)||^2 (Eq. 7), images that are explained weighing more
         target = mirror.boxes(moved) if mirror else moved
+        if self.shift:  # another view: what a keypoint owes to its place in a cell averages out
+            shift = Shift(images, self.shift)
+            target = shift.boxes(target)
+            heatmap, offsets = self.detector(shift.images(seen))
         if self.ignore_background:  # the others leave no mark in G
             heights = self.head.presence(images, moved, self.task.background)
             heatmap_loss = self.detector.loss(heatmap, offsets, target, heights)
@@ -94,11 +104,11 @@ class Mist(nn.Module):
         objective.mean().backward()
         self.optimizers["detector"].step()
 
-        shift = (moved - start)[..., :2].norm(dim=-1).mean()
+        moves = (moved - start)[..., :2].norm(dim=-1)
         return {
             "loss": task_loss.mean(),
             "heatmap_loss": heatmap_loss.detach().mean(),
-            "keypoint_shift": shift,
+            "keypoint_shift": moves.mean(),
         }
 
     def update_task(self, images: Tensor, boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,6 +161,7 @@ def build(
     nms_kernel: int,
     target_sigma: float,
     offset_weight: float,
+    offset_kernel: int,
     scales: Sequence[float],
     classifier_channels: int,
     patch_size: int,
@@ -164,6 +175,7 @@ def build(
     sample_weight: float,
     ignore_background: bool,
     mirror: bool,
+    shift: int,
     lr_detector: float,
     lr_task: float,
     betas: tuple[float, float],
@@ -189,6 +201,8 @@ def build(
         nms_kernel: side of the non-maximum suppression's window, cells.
         target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
         offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
+        offset_kernel: side of the square of cells around a keypoint that learn the offset to it,
+            each as much as G's Gaussian has there; 1 for its own cell alone.
         scales: box sides that the heatmap network looks for, in units of the task's, rising; [1.0]
             for one scale, and boxes of one size (official code).
         classifier_channels: channels of the classifier's first layer; later ones have 2 and 4
@@ -206,6 +220,8 @@ def build(
         ignore_background: whether keypoints count in G by how sure the classifier is that they are
             no background (not in the paper, where unused keypoints count as much as others).
         mirror: whether the detector sees randomly reflected images in training.
+        shift: longest random shift, px, of the view of an image in which the detector learns what
+            was found in the image itself; 0 to learn in the view in which keypoints are found.
         lr_detector: Adam's learning rate for eta.
         lr_task: Adam's learning rate for tau.
         betas: Adam's decay rates, both networks.
@@ -250,6 +266,7 @@ def build(
         nms_kernel=nms_kernel,
         target_sigma=target_sigma,
         offset_weight=offset_weight,
+        offset_kernel=offset_kernel,
         suppressed_zero=suppressed_zero,
     )
     if image_statistics:
@@ -279,6 +296,7 @@ def build(
         order=order,
         sample_weight=sample_weight,
         mirror=mirror,
+        shift=shift,
         optimizers=adam_pair(detector, classifier, lr_detector, lr_task, betas),
         ignore_background=ignore_background,
         weigh_offsets=weigh_offsets,

@@ -26,6 +26,7 @@ def build(
     nms_kernel: int,
     target_sigma: float,
     offset_weight: float,
+    offset_kernel: int,
     scales: Sequence[float],
     autoencoder_width: int,
     latents: int,
@@ -41,6 +42,7 @@ def build(
     order: Order,
     sample_weight: float,
     mirror: bool,
+    shift: int,
     lr_detector: float,
     lr_task: float,
     betas: tuple[float, float],
@@ -59,6 +61,8 @@ def build(
         nms_kernel: side of the non-maximum suppression's window, cells.
         target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
         offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
+        offset_kernel: side of the square of cells around a keypoint that learn the offset to it,
+            each as much as G's Gaussian has there; 1 for its own cell alone.
         scales: box sides that the heatmap network looks for, in units of the task's, rising; the
             encoded square grows with the box; [1.0] for one scale.
         autoencoder_width: units of the auto-encoder's hidden layers; official: channels of its
@@ -77,6 +81,8 @@ def build(
         order: x_tau_eta, tau_x_eta (Algorithm 1) or joint.
         sample_weight: a in the weight exp(-a * task loss) of an image's heatmap loss; 0 for none.
         mirror: whether the detector sees randomly reflected images in training.
+        shift: longest random shift, px, of the view of an image in which the detector learns what
+            was found in the image itself; 0 to learn in the view in which keypoints are found.
         lr_detector: Adam's learning rate for eta.
         lr_task: Adam's learning rate for tau.
         betas: Adam's decay rates, both networks.
@@ -98,6 +104,7 @@ def build(
         nms_kernel=nms_kernel,
         target_sigma=target_sigma,
         offset_weight=offset_weight,
+        offset_kernel=offset_kernel,
     )
     detector = at_scales(detector, scales)
     autoencoder = build_autoencoder(
@@ -126,5 +133,6 @@ def build(
         order=order,
         sample_weight=sample_weight,
         mirror=mirror,
+        shift=shift,
         optimizers=adam_pair(detector, autoencoder, lr_detector, lr_task, betas),
     )

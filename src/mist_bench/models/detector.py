@@ -12,9 +12,9 @@ from mist_bench.models.heatmap import Networks, build_heatmap
 from mist_bench.models.precision import widened
 from mist_bench.models.selection import (
     Maximum,
+    cells_around,
     gaussian_heatmap,
     local_spatial_softmax,
-    nearest_cells,
     point_heatmap,
     to_keypoints,
     top_k,
@@ -36,9 +36,15 @@ class Detector(nn.Module):
         nms_kernel: side of the non-maximum suppression's window in cells.
         target_sigma: standard deviation of the Gaussians of G in cells; 0 for single points.
         offset_weight: weight of the offsets' Huber loss (Eq. 11); 0 for no offsets.
+        offset_kernel: side of the square of cells around a keypoint that learn the offset to it,
+            each as much as G's Gaussian has there; 1 for its own cell alone.
         corner: offsets are counted from the corner of a keypoint's cell, and so never negative
             (official code on PASCAL+COCO); else from the center of the nearest cell.
         suppressed_zero: suppressed cells have the score 0 (official code; see ``top_k``).
+
+    Raises:
+        ValueError: for an even offset_kernel, or one above 1 without Gaussians in G or with
+            offsets from corners, which have one sign.
     """
 
     sides: tuple[float, float] | None = None  # the range of box sides, px; all are box_size
@@ -54,16 +60,23 @@ class Detector(nn.Module):
         nms_kernel: int,
         target_sigma: float,
         offset_weight: float,
+        offset_kernel: int = 1,
         corner: bool = False,
         suppressed_zero: bool = False,
     ):
         super().__init__()
+        if offset_kernel % 2 == 0 or (offset_kernel > 1 and (target_sigma == 0 or corner)):
+            raise ValueError(
+                "offset_kernel must be odd, and 1 for target_sigma 0 or official_features; "
+                f"got {offset_kernel}"
+            )
         self.network = network.to(memory_format=torch.channels_last)
         self.box_size = box_size
         self.softmax_kernel, self.softmax_strength = softmax_kernel, softmax_strength
         self.softmax_maximum = softmax_maximum
         self.nms_kernel, self.target_sigma = nms_kernel, target_sigma
-        self.offset_weight, self.corner = offset_weight, corner
+        self.offset_weight, self.offset_kernel = offset_weight, offset_kernel
+        self.corner = corner
         self.suppressed_zero = suppressed_zero
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,11 +125,13 @@ class Detector(nn.Module):
     def offset_loss(self, offsets: Tensor, boxes: Tensor) -> Tensor:
         """Return (B,), what (B, 2, h, w) offsets at (B, K, 4) boxes add to ``loss`` (Eq. 11)."""
         size = (offsets.shape[-2], offsets.shape[-1])
-        index = nearest_cells(self.places(boxes), size)
-        wanted = self.to_cells(boxes) - to_keypoints(index, size[1])
-        found = gather_cells(offsets, index)
-        huber = F.smooth_l1_loss(found, wanted, reduction="none").flatten(1).mean(1)
-        return self.offset_weight * huber
+        index, weights = cells_around(
+            self.places(boxes), size, self.offset_kernel, self.target_sigma
+        )
+        wanted = self.to_cells(boxes)[:, :, None] - to_keypoints(index, size[1])
+        found = gather_cells(offsets, index.flatten(1)).view_as(wanted)  # (B, K, cells, 2)
+        huber = F.smooth_l1_loss(found, wanted, reduction="none").mean(-1)
+        return self.offset_weight * (weights * huber).sum(-1).mean(1)
 
     def places(self, boxes: Tensor) -> Tensor:
         """Return (B, K, 2) xy whose nearest cell is the one that (B, K, 4) boxes belong to."""
@@ -160,6 +175,33 @@ class Mirror:
         return torch.stack([x, y, boxes[..., 2], boxes[..., 3]], dim=-1)
 
 
+class Shift:
+    """Random shifts of a batch by whole pixels; what enters repeats the edge. Not in the paper.
+
+    Args:
+        images: (B, C, H, W), for their number and device.
+        longest: of a shift along an axis, px.
+    """
+
+    def __init__(self, images: Tensor, longest: int):
+        drawn = torch.randint(-longest, longest + 1, (len(images), 2))
+        self.xy = to_device(drawn, images.device)  # (B, 2)
+
+    def images(self, images: Tensor) -> Tensor:
+        """Return (B, C, H, W) images, each shifted in its own way."""
+        B, _, H, W = images.shape
+        x = torch.arange(W, device=images.device) - self.xy[:, :1]  # (B, W): what comes to x
+        y = torch.arange(H, device=images.device) - self.xy[:, 1:]
+        b = torch.arange(B, device=images.device)[:, None, None]
+        rows, columns = y.clamp(0, H - 1)[:, :, None], x.clamp(0, W - 1)[:, None, :]
+        return images.permute(0, 2, 3, 1)[b, rows, columns].permute(0, 3, 1, 2)
+
+    def boxes(self, boxes: Tensor) -> Tensor:
+        """Return (B, K, 4) boxes of the images as boxes of the shifted ones."""
+        shift = self.xy[:, None].to(boxes)
+        return torch.cat([boxes[..., :2] + shift, boxes[..., 2:]], dim=-1)
+
+
 def gather_cells(maps: Tensor, index: Tensor) -> Tensor:
     """Return the (B, K, C) values of (B, C, h, w) maps at flat cells (B, K)."""
     wanted = index[:, None].expand(-1, maps.shape[1], -1)
@@ -180,6 +222,7 @@ def build_detector(
     nms_kernel: int,
     target_sigma: float,
     offset_weight: float,
+    offset_kernel: int,
     suppressed_zero: bool = False,
 ) -> Detector:
     """Return the detector that MIST and the supervised bound share."""
@@ -200,6 +243,7 @@ def build_detector(
         nms_kernel=nms_kernel,
         target_sigma=target_sigma,
         offset_weight=offset_weight,
+        offset_kernel=offset_kernel,
         corner=networks == "official_features",
         suppressed_zero=suppressed_zero,
     )

@@ -21,9 +21,9 @@ from mist_bench.models.detector import Detector, gather_cells
 from mist_bench.models.precision import widened
 from mist_bench.models.sampler import hat_weights
 from mist_bench.models.selection import (
+    cells_around,
     gaussian_heatmap,
     local_spatial_softmax,
-    nearest_cells,
     point_heatmap,
     to_keypoints,
     top_k,
@@ -129,11 +129,12 @@ class MultiscaleDetector(nn.Module):
         loss = (maps[:, :, 0] - target).square().sum(1).flatten(1).mean(1)
         if one.offset_weight == 0:
             return loss
-        index = nearest_cells(keypoints, size)
-        wanted = (keypoints - to_keypoints(index, size[1]))[:, :, None]  # (B, K, 1, 2)
-        found = gather_cells(maps.flatten(1, 2), index).view(*weights.shape, 3)[..., 1:]
-        huber = F.smooth_l1_loss(found, wanted.expand_as(found), reduction="none")
-        huber = (weights[..., None] * huber).sum(2).flatten(1).mean(1)
+        index, near = cells_around(keypoints, size, one.offset_kernel, one.target_sigma)
+        wanted = (keypoints[:, :, None] - to_keypoints(index, size[1]))[..., None, :]
+        found = gather_cells(maps.flatten(1, 2), index.flatten(1))
+        found = found.view(*index.shape, weights.shape[2], 3)[..., 1:]  # (B, K, cells, S, 2)
+        huber = F.smooth_l1_loss(found, wanted.expand_as(found), reduction="none").mean(-1)
+        huber = (near[..., None] * weights[:, :, None] * huber).sum((2, 3)).mean(1)
         return loss + one.offset_weight * huber
 
 

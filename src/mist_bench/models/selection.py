@@ -116,6 +116,35 @@ def nearest_cells(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
     return y * w + x
 
 
+def cells_around(
+    keypoints: Tensor, size: tuple[int, int], kernel: int, sigma: float
+) -> tuple[Tensor, Tensor]:
+    """Return the cells around each keypoint's, and how much each counts; not in the paper.
+
+    Args:
+        keypoints: (B, K, 2) xy in cells.
+        size: (h, w).
+        kernel: side of the square of cells, odd; 1 for the nearest cell alone.
+        sigma: standard deviation in cells of the Gaussian at the keypoint that a cell counts by;
+            without effect where kernel is 1.
+
+    Returns:
+        (B, K, kernel^2) int64 flat indices, and weights that sum to 1 over them; 0 off the map.
+    """
+    h, w = size
+    nearest = to_keypoints(nearest_cells(keypoints, size), w)  # (B, K, 2)
+    if kernel == 1:
+        return nearest_cells(keypoints, size)[..., None], torch.ones_like(nearest[..., :1])
+    steps = torch.arange(kernel, dtype=keypoints.dtype, device=keypoints.device) - kernel // 2
+    around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).flatten(0, 1)
+    cells = nearest[:, :, None] + around  # (B, K, kernel^2, 2)
+    x, y = cells.unbind(-1)
+    outside = (x < 0) | (x >= w) | (y < 0) | (y >= h)
+    distance = (keypoints[:, :, None] - cells).square().sum(-1)
+    weights = (-distance / (2 * sigma**2)).masked_fill(outside, -torch.inf).softmax(-1)
+    return (y.clamp(0, h - 1) * w + x.clamp(0, w - 1)).long(), weights
+
+
 def point_heatmap(keypoints: Tensor, size: tuple[int, int]) -> Tensor:
     """Return G: 1 at the cell nearest to each keypoint, 0 elsewhere (Appendix B).
 
