@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mist_bench.models.detector import Mirror
 from mist_bench.models.heads import BoxClassifier, build_classifier
 from mist_bench.models.heatmap import Networks, build_heatmap
 from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.precision import widened
+from mist_bench.models.views import View
 from mist_bench.types import Batch, Prediction, TaskSpec
 
 if TYPE_CHECKING:
@@ -70,10 +70,9 @@ class ChannelWise(nn.Module):
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Step both networks end to end on the task loss and return it."""
         images = batch.images
-        mirror = Mirror(images) if self.mirror else None
-        boxes, _ = self.locate(mirror.images(images) if mirror else images)
-        boxes = mirror.boxes(boxes) if mirror else boxes
-        loss = self.head.loss(images, boxes, self.head.targets(batch)).mean()
+        view = View(images, mirror=self.mirror)
+        boxes, _ = self.locate(view.images(images))
+        loss = self.head.loss(images, view.boxes(boxes), self.head.targets(batch)).mean()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         loss.backward()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from mist_bench.models.detector import Detector, Mirror, build_detector
+from mist_bench.models.detector import Detector, build_detector
 from mist_bench.models.heads import (
     BoxClassifier,
     build_classifier,
@@ -24,6 +24,7 @@ from mist_bench.models.heads import (
 from mist_bench.models.heatmap import Networks
 from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.selection import Maximum
+from mist_bench.models.views import View
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
 
@@ -56,10 +57,9 @@ class Supervised(nn.Module):
         labels = label_histogram(batch.labels, self.task.num_classes)
         loss = classification_loss(self.classifier(images, boxes), labels).mean()
         self.step("task", loss)
-        mirror = Mirror(images) if self.mirror else None
-        heatmap, offsets = self.detector(mirror.images(images) if mirror else images)
-        target = mirror.boxes(boxes) if mirror else boxes
-        heatmap_loss = self.detector.loss(heatmap, offsets, target).mean()
+        view = View(images, mirror=self.mirror)
+        heatmap, offsets = self.detector(view.images(images))
+        heatmap_loss = self.detector.loss(heatmap, offsets, view.boxes(boxes)).mean()
         self.step("detector", heatmap_loss)
         return {"loss": loss.detach(), "heatmap_loss": heatmap_loss.detach()}
 

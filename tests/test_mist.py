@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import tiny_arrays
 
-from mist_bench import mist
+from mist_bench.models import views
 from mist_bench.models.heads import label_histogram
 from mist_bench.prediction import build_method
 from mist_bench.training import make_batch
@@ -155,12 +155,12 @@ def test_keypoints_are_found_in_the_image_and_learnt_in_a_shifted_view(tiny_mist
     method, batch = tiny_mist(mirror=False, shift=2), batch_of(4)
     seen, xy = [], torch.tensor([[1, -2], [0, 0], [2, 2], [-1, 0]])
 
-    class Known(mist.Shift):
+    class Known(views.Shift):
         def __init__(self, images, longest):
             super().__init__(images, longest)
             self.xy = xy
 
-    monkeypatch.setattr(mist, "Shift", Known)
+    monkeypatch.setattr(views, "Shift", Known)
     forward = method.detector.network.forward
     monkeypatch.setattr(
         method.detector.network, "forward", lambda images: seen.append(images) or forward(images)
@@ -176,6 +176,11 @@ def test_keypoints_are_found_in_the_image_and_learnt_in_a_shifted_view(tiny_mist
     moved = method.keypoints.move(task[1], task[1], grad)
     torch.testing.assert_close(eta[2][..., :2], moved[..., :2] + xy[:, None])
     assert eta[2][..., 2:].equal(moved[..., 2:])
+
+
+def test_a_negative_shift_is_refused(tiny_mist):
+    with pytest.raises(ValueError, match="shift must be 0 px or more, got -1"):
+        tiny_mist(shift=-1)
 
 
 def test_images_that_are_explained_weigh_more(tiny_mist, monkeypatch):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from mist_bench.models.detector import Detector, Mirror, Shift, build_detector
+from mist_bench.models.detector import Detector, build_detector
 from mist_bench.models.heads import BoxClassifier, build_classifier
 from mist_bench.models.heatmap import Networks
 from mist_bench.models.keypoint_step import KeypointStep
@@ -18,6 +18,7 @@ from mist_bench.models.multiscale import MultiscaleDetector, at_scales
 from mist_bench.models.normalization import with_image_statistics
 from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.selection import Maximum
+from mist_bench.models.views import View
 from mist_bench.types import Batch, Prediction, TaskSpec
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Mist(nn.Module):
             raise ValueError(f"order must be x_tau_eta, tau_x_eta or joint, got {order!r}")
         if order == "joint" and keypoints.steps != 1:
             raise ValueError(f"the joint order makes 1 keypoint step, got {keypoints.steps}")
+        if shift < 0:
+            raise ValueError(f"shift must be 0 px or more, got {shift}")
         self.detector, self.head, self.supervision = detector, head, head.supervision
         self.task, self.keypoints, self.order = task, keypoints, order
         self.sample_weight, self.mirror, self.shift = sample_weight, mirror, shift
@@ -62,17 +65,15 @@ class Mist(nn.Module):
         """Make the three updates of Algorithm 1 on one batch and return their losses."""
         images, K = batch.images, self.task.num_instances
         targets = self.head.targets(batch)
-        mirror = Mirror(images) if self.mirror else None
-        seen = mirror.images(images) if mirror else images
+        view = View(images, mirror=self.mirror, shift=self.shift)
 
         # {x_k} = E_K(H(I))
         if self.shift:
             with torch.no_grad():
                 start, _ = self.detector.extract(*self.detector(images), K)
         else:
-            heatmap, offsets = self.detector(seen)
-            start, _ = self.detector.extract(heatmap, offsets, K)
-            start = mirror.boxes(start) if mirror else start
+            heatmap, offsets = self.detector(view.images(images))
+            start = view.boxes(self.detector.extract(heatmap, offsets, K)[0])
 
         # tau and {x_k} <- step on L_task + lambda ||{x_k} - E_K(H(I))||^2 (Eq. 6)
         if self.order == "joint":
@@ -86,11 +87,9 @@ class Mist(nn.Module):
             task_loss, _ = self.update_task(images, moved, targets)
 
         # eta <- step on ||G({x_k}) - H(I)||^2 (Eq. 7), images that are explained weighing more
-        target = mirror.boxes(moved) if mirror else moved
-        if self.shift:  # another view: what a keypoint owes to its place in a cell averages out
-            shift = Shift(images, self.shift)
-            target = shift.boxes(target)
-            heatmap, offsets = self.detector(shift.images(seen))
+        target = view.boxes(moved)
+        if self.shift:  # elsewhere in their cells, where what they owe to that place averages out
+            heatmap, offsets = self.detector(view.images(images))
         if self.ignore_background:  # the others leave no mark in G
             heights = self.head.presence(images, moved, self.task.background)
             heatmap_loss = self.detector.loss(heatmap, offsets, target, heights)
@@ -203,8 +202,7 @@ def build(
         offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
         offset_kernel: side of the square of cells around a keypoint that learn the offset to it,
             each as much as G's Gaussian has there; 1 for its own cell alone.
-        scales: box sides that the heatmap network looks for, in units of the task's, rising; [1.0]
-            for one scale, and boxes of one size (official code).
+        scales: box sides to look for, in units of the task's, rising; [1.0] in the official code.
         classifier_channels: channels of the classifier's first layer; later ones have 2 and 4
             times as many (official: up to 16 times; on features, equally many).
         patch_size: samples per side of a patch; official: 32.
@@ -214,8 +212,7 @@ def build(
         keypoint_decay: whether keypoint_clip follows the schedule of the learning rates.
         keypoint_steps: keypoint steps per batch; 1 where order is joint.
         keypoint_penalty: lambda of Eq. 6.
-        order: x_tau_eta (official code), tau_x_eta (Algorithm 1) or joint (tau and the keypoints
-            from one pass).
+        order: x_tau_eta (official code), tau_x_eta (Algorithm 1) or joint (both from one pass).
         sample_weight: a in the weight exp(-a * task loss) of an image's heatmap loss; 0 for none.
         ignore_background: whether keypoints count in G by how sure the classifier is that they are
             no background (not in the paper, where unused keypoints count as much as others).
@@ -237,9 +234,9 @@ def build(
             code (deviation A3).
 
     Raises:
-        ValueError: for another order, several keypoint steps in the joint one, a stride, patch
-            size or scales that the networks do not have, a background that cannot be ignored,
-            copies of channels for other networks, or weights that several scales cannot have.
+        ValueError: for another order, several keypoint steps in the joint one, a negative shift, a
+            stride, patch size or scales that the networks do not have, a background that cannot be
+            ignored, copies of channels for other networks, or weights that several scales lack.
     """
     if ignore_background and (task.background is None or target_sigma == 0 or len(scales) > 1):
         raise ValueError(

@@ -81,11 +81,12 @@ class OfficialStep:
 
     def __init__(self, method: Mist):
         detector = method.detector
-        plain = detector.softmax_kernel and not detector.offset_weight and not method.mirror
+        plain = detector.softmax_kernel and not detector.offset_weight
+        plain = plain and not method.mirror and not method.shift
         if not plain or method.order != "x_tau_eta" or detector.softmax_maximum != "global":
             raise ValueError(
                 "the official step needs a local softmax over the global maximum, no offsets, no "
-                "mirror and the order x_tau_eta, as in the preset 'paper'"
+                "mirror, no shift and the order x_tau_eta, as in the preset 'paper'"
             )
         self.method = method.to(memory_format=torch.contiguous_format)
 
