@@ -72,7 +72,8 @@ class ChannelWise(nn.Module):
         images = batch.images
         view = View(images, mirror=self.mirror)
         boxes, _ = self.locate(view.images(images))
-        loss = self.head.loss(images, view.boxes(boxes), self.head.targets(batch)).mean()
+        boxes = view.boxes(boxes)  # a reflection undoes itself
+        loss = self.head.loss(images, boxes, self.head.targets(batch)).mean()
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         loss.backward()

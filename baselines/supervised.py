@@ -115,11 +115,11 @@ def build(
         target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
         offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
         offset_kernel: side of the square of cells around a keypoint that learn the offset to it,
-            each as much as G's Gaussian has there; 1 for its own cell alone.
+            weighed by a Gaussian of target_sigma at the keypoint; 1 for its own cell alone.
         classifier_channels: channels of the classifier's first layer.
         patch_size: samples per side of a patch; official: 32.
         window: standard deviation of a Gaussian over the patch, in half sides; 0 for none.
-        mirror: whether the detector sees randomly reflected images in training.
+        mirror: whether the detector learns from randomly reflected images.
         lr_detector: Adam's learning rate for the heatmap network.
         lr_task: Adam's learning rate for the classifier.
         betas: Adam's decay rates, both networks.

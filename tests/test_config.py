@@ -253,6 +253,16 @@ def test_no_smoke_run_is_long():
             assert settings.run_spec(config, name, method, 0).training.steps <= 30, (name, method)
 
 
+def test_four_minutes_are_a_quarter_of_the_steps_wherever_digits_are_classified():
+    """The preset extends cpu, whose overrides for one experiment reach it too."""
+    config = settings.load(targets.SETTINGS, {"preset": "cpu_4min"})
+    for name in ("mnist_hard", "mnist_count_6_9", "mnist_count_3_9"):
+        setup = config.experiments[f"{name}_classification"]
+        for method in setup.methods + setup.rivals:
+            spec = settings.run_spec(config, f"{name}_classification", method, 0)
+            assert spec.training.steps == 1600, (name, method)
+
+
 def test_a_schedule_of_another_length_than_the_training_is_refused():
     change = {"preset": "cpu", "methods": {"landmarks": {"training": {"steps": 500}}}}
     words = r"methods\.landmarks\..*schedule_steps is 5000, .* has 500 steps: change both$"

@@ -146,7 +146,7 @@ def test_cells_around_a_keypoint_learn_its_offset_too_by_hand():
 
 
 def test_cells_off_the_map_do_not_count():
-    index, weights = cells_around(torch.tensor([[[0.0, 0.0], [30.0, -9.0]]]), (4, 5), 3, 0.6)
+    index, weights = cells_around(torch.tensor([[[0.0, 0.0], [5.5, -1.5]]]), (4, 5), 3, 0.6)
     assert index.shape == weights.shape == (1, 2, 9)
     torch.testing.assert_close(weights.sum(-1), torch.ones(1, 2))
     inside = weights[0, 0] > 0
@@ -171,12 +171,16 @@ def test_what_noise_moves_across_a_border_does_not_pull_offsets_to_the_middle():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"offset_kernel": 2}, {"offset_kernel": 3}, {"offset_kernel": 3, "corner": True}],
+    [
+        *({"offset_kernel": 0}, {"offset_kernel": 2}, {"offset_kernel": -1}),
+        *({"target_sigma": 0}, {"offset_weight": 0}, {"corner": True}),
+    ],
 )
 def test_offset_kernels_that_make_no_sense_are_refused(changes):
-    sigma = 0.6 if "corner" in changes else 0.0
+    valid = {"target_sigma": 0.6, "offset_weight": 1, "offset_kernel": 3}
+    detector(**valid)
     with pytest.raises(ValueError, match="offset_kernel must be odd, and 1 for target_sigma 0"):
-        detector(target_sigma=sigma, **changes)
+        detector(**valid | changes)
 
 
 def test_each_image_has_its_own_loss():

@@ -4,8 +4,10 @@ import pytest
 import torch
 from conftest import tiny_arrays
 
+from mist_bench import mist
 from mist_bench.models import views
 from mist_bench.models.heads import label_histogram
+from mist_bench.models.keypoint_step import KeypointStep
 from mist_bench.prediction import build_method
 from mist_bench.training import make_batch
 from mist_bench.types import TaskSpec
@@ -151,7 +153,7 @@ def test_the_detector_learns_from_reflections_and_the_classifier_does_not(tiny_m
         assert any(torch.allclose(eta[2][i, :, :2], option, atol=1e-4) for option in allowed)
 
 
-def test_keypoints_are_found_in_the_image_and_learnt_in_a_shifted_view(tiny_mist, monkeypatch):
+def test_keypoints_are_found_in_the_image_and_learned_in_a_shifted_view(tiny_mist, monkeypatch):
     method, batch = tiny_mist(mirror=False, shift=2), batch_of(4)
     seen, xy = [], torch.tensor([[1, -2], [0, 0], [2, 2], [-1, 0]])
 
@@ -176,6 +178,35 @@ def test_keypoints_are_found_in_the_image_and_learnt_in_a_shifted_view(tiny_mist
     moved = method.keypoints.move(task[1], task[1], grad)
     torch.testing.assert_close(eta[2][..., :2], moved[..., :2] + xy[:, None])
     assert eta[2][..., 2:].equal(moved[..., 2:])
+
+
+@pytest.mark.parametrize("order", ["joint", "x_tau_eta", "tau_x_eta"])
+def test_moved_boxes_are_learned_where_the_view_has_them(tiny_mist, monkeypatch, order):
+    method, batch = tiny_mist(order=order, mirror=True, shift=2), batch_of(8)
+    seen, made, moves = [], [], []
+
+    class Kept(views.View):
+        def __init__(self, images, **options):
+            super().__init__(images, **options)
+            made.append(self)
+
+    monkeypatch.setattr(mist, "View", Kept)
+    forward, move = method.detector.network.forward, KeypointStep.move
+    monkeypatch.setattr(
+        method.detector.network, "forward", lambda images: seen.append(images) or forward(images)
+    )
+    monkeypatch.setattr(
+        KeypointStep, "move", lambda *arguments: moves.append(move(*arguments)) or moves[-1]
+    )
+    calls = Recorder(method, monkeypatch)
+    method.train_step(batch)
+    (view,) = made
+    assert [type(part) for part in view.parts] == [views.Mirror, views.Shift]
+    assert seen[0].equal(batch.images)
+    assert seen[1].equal(view.images(batch.images))
+    assert not seen[1].equal(seen[0])
+    (heatmap_loss,) = [arguments for name, arguments, _ in calls.calls if name == "loss"]
+    assert heatmap_loss[2].equal(view.boxes(moves[-1]))
 
 
 def test_a_negative_shift_is_refused(tiny_mist):

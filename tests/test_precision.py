@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from conftest import tiny_arrays
 from safetensors.torch import load_file
 from spies import Killed, curves, kill_hard, same_results, stop_at
 
 from mist_bench import training
 from mist_bench.prediction import build_method, use_deterministic_torch
-from mist_bench.training import narrow_products
+from mist_bench.training import make_batch, narrow_products
 
 CPU = torch.device("cpu")
 
@@ -26,6 +27,15 @@ def test_bfloat16_rounds_the_factors_of_a_product_and_nothing_else_does():
         kind, value = in_training(precision)
         assert kind == torch.float32
         assert value == pytest.approx(1.001**2, rel=1e-6)
+
+
+def test_a_pass_without_gradient_does_not_cut_off_the_next_one(tiny_mist):
+    """As it would if autocast kept the narrow weights of the pass that finds keypoints."""
+    method = tiny_mist(shift=2)
+    batch = make_batch(tiny_arrays(4, seed=0), list(range(4)), "labels", CPU)
+    with narrow_products("bfloat16", CPU):
+        method.train_step(batch)
+    assert all(one.grad is not None and one.grad.any() for one in method.detector.parameters())
 
 
 @pytest.mark.parametrize("method", ["mist", "channelwise", "soft_topk", "lapsum"])

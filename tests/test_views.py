@@ -78,6 +78,7 @@ def test_a_view_reflects_and_then_shifts():
     images, boxes = torch.rand(8, 1, 12, 10), 6 * torch.rand(8, 2, 4)
     view = View(images, mirror=True, shift=2)
     mirror, shift = view.parts
+    assert (type(mirror), type(shift)) == (Mirror, Shift)
     assert view.images(images).equal(shift.images(mirror.images(images)))
     assert view.boxes(boxes).equal(shift.boxes(mirror.boxes(boxes)))
 

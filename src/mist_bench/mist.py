@@ -73,7 +73,7 @@ class Mist(nn.Module):
                 start, _ = self.detector.extract(*self.detector(images), K)
         else:
             heatmap, offsets = self.detector(view.images(images))
-            start = view.boxes(self.detector.extract(heatmap, offsets, K)[0])
+            start = view.boxes(self.detector.extract(heatmap, offsets, K)[0])  # a way back, too
 
         # tau and {x_k} <- step on L_task + lambda ||{x_k} - E_K(H(I))||^2 (Eq. 6)
         if self.order == "joint":
@@ -88,7 +88,7 @@ class Mist(nn.Module):
 
         # eta <- step on ||G({x_k}) - H(I)||^2 (Eq. 7), images that are explained weighing more
         target = view.boxes(moved)
-        if self.shift:  # elsewhere in their cells, where what they owe to that place averages out
+        if self.shift:  # seen again where keypoints lie elsewhere in their cells (N21)
             heatmap, offsets = self.detector(view.images(images))
         if self.ignore_background:  # the others leave no mark in G
             heights = self.head.presence(images, moved, self.task.background)
@@ -201,7 +201,7 @@ def build(
         target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
         offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
         offset_kernel: side of the square of cells around a keypoint that learn the offset to it,
-            each as much as G's Gaussian has there; 1 for its own cell alone.
+            weighed by a Gaussian of target_sigma at the keypoint; 1 for its own cell alone.
         scales: box sides to look for, in units of the task's, rising; [1.0] in the official code.
         classifier_channels: channels of the classifier's first layer; later ones have 2 and 4
             times as many (official: up to 16 times; on features, equally many).
@@ -212,11 +212,11 @@ def build(
         keypoint_decay: whether keypoint_clip follows the schedule of the learning rates.
         keypoint_steps: keypoint steps per batch; 1 where order is joint.
         keypoint_penalty: lambda of Eq. 6.
-        order: x_tau_eta (official code), tau_x_eta (Algorithm 1) or joint (both from one pass).
+        order: x_tau_eta (official code), tau_x_eta (Algorithm 1) or joint (x and tau in one pass).
         sample_weight: a in the weight exp(-a * task loss) of an image's heatmap loss; 0 for none.
         ignore_background: whether keypoints count in G by how sure the classifier is that they are
             no background (not in the paper, where unused keypoints count as much as others).
-        mirror: whether the detector sees randomly reflected images in training.
+        mirror: whether the detector learns from randomly reflected images.
         shift: longest random shift, px, of the view of an image in which the detector learns what
             was found in the image itself; 0 to learn in the view in which keypoints are found.
         lr_detector: Adam's learning rate for eta.

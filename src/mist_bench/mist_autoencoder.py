@@ -62,7 +62,7 @@ def build(
         target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
         offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
         offset_kernel: side of the square of cells around a keypoint that learn the offset to it,
-            each as much as G's Gaussian has there; 1 for its own cell alone.
+            weighed by a Gaussian of target_sigma at the keypoint; 1 for its own cell alone.
         scales: box sides that the heatmap network looks for, in units of the task's, rising; the
             encoded square grows with the box; [1.0] for one scale.
         autoencoder_width: units of the auto-encoder's hidden layers; official: channels of its
@@ -80,7 +80,7 @@ def build(
         keypoint_penalty: lambda of Eq. 6.
         order: x_tau_eta, tau_x_eta (Algorithm 1) or joint.
         sample_weight: a in the weight exp(-a * task loss) of an image's heatmap loss; 0 for none.
-        mirror: whether the detector sees randomly reflected images in training.
+        mirror: whether the detector learns from randomly reflected images.
         shift: longest random shift, px, of the view of an image in which the detector learns what
             was found in the image itself; 0 to learn in the view in which keypoints are found.
         lr_detector: Adam's learning rate for eta.

@@ -152,7 +152,7 @@ def narrow_products(precision: str, device: torch.device) -> torch.autocast:
 
     Sampled patches are such products. Weights and their updates stay float32; so do heatmaps,
     masks and probabilities, which are converted where a network ends. Nothing is cached, for a step
-    goes on with the weights that it has just updated.
+    goes on with the weights that it has just updated, and first uses some of them without gradient.
     """
     narrow = precision == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=narrow, cache_enabled=False)

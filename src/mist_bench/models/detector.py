@@ -36,14 +36,14 @@ class Detector(nn.Module):
         target_sigma: standard deviation of the Gaussians of G in cells; 0 for single points.
         offset_weight: weight of the offsets' Huber loss (Eq. 11); 0 for no offsets.
         offset_kernel: side of the square of cells around a keypoint that learn the offset to it,
-            each as much as G's Gaussian has there; 1 for its own cell alone.
+            weighed by a Gaussian of target_sigma at the keypoint; 1 for its own cell alone.
         corner: offsets are counted from the corner of a keypoint's cell, and so never negative
             (official code on PASCAL+COCO); else from the center of the nearest cell.
         suppressed_zero: suppressed cells have the score 0 (official code; see ``top_k``).
 
     Raises:
-        ValueError: for an even offset_kernel, or one above 1 without Gaussians in G or with
-            offsets from corners, which have one sign.
+        ValueError: for an offset_kernel that is not odd, or above 1 without offsets, without
+            Gaussians in G, or with offsets from corners, which have one sign.
     """
 
     sides: tuple[float, float] | None = None  # the range of box sides, px; all are box_size
@@ -64,10 +64,11 @@ class Detector(nn.Module):
         suppressed_zero: bool = False,
     ):
         super().__init__()
-        if offset_kernel % 2 == 0 or (offset_kernel > 1 and (target_sigma == 0 or corner)):
+        alone = target_sigma == 0 or offset_weight == 0 or corner
+        if offset_kernel < 1 or offset_kernel % 2 == 0 or (alone and offset_kernel > 1):
             raise ValueError(
-                "offset_kernel must be odd, and 1 for target_sigma 0 or official_features; "
-                f"got {offset_kernel}"
+                "offset_kernel must be odd, and 1 for target_sigma 0, offset_weight 0 or "
+                f"official_features; got {offset_kernel}"
             )
         self.network = network.to(memory_format=torch.channels_last)
         self.box_size = box_size
@@ -122,7 +123,10 @@ class Detector(nn.Module):
         return loss if self.offset_weight == 0 else loss + self.offset_loss(offsets, boxes)
 
     def offset_loss(self, offsets: Tensor, boxes: Tensor) -> Tensor:
-        """Return (B,), what (B, 2, h, w) offsets at (B, K, 4) boxes add to ``loss`` (Eq. 11)."""
+        """Return (B,), what (B, 2, h, w) offsets at (B, K, 4) boxes add to ``loss`` (Eq. 11).
+
+        Deviation: with an offset_kernel above 1, cells around a keypoint's learn from it too.
+        """
         size = (offsets.shape[-2], offsets.shape[-1])
         index, weights = cells_around(
             self.places(boxes), size, self.offset_kernel, self.target_sigma

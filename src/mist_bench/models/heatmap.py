@@ -19,9 +19,9 @@ Networks = Literal["compact", "official", "features", "official_features"]
 class CompactHeatmap(nn.Module):
     """A small network of stride 2 or 4 for CPUs (deviation: the paper's works at stride 1).
 
-    Its receptive field stays near one digit: with a larger one the detector can settle at a
-    constant offset from the objects. Batch norm instead of the official group norm, which mixes
-    the whole map into every response.
+    Every block adds two cells to its receptive field. The larger that is, the more easily a
+    detector that sees images only as they are settles at a constant offset from the objects. Batch
+    norm instead of the official group norm, which mixes the whole map into every response.
     """
 
     def __init__(self, in_channels: int, channels: int, blocks: int, stride: int, outputs: int):

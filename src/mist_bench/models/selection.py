@@ -96,7 +96,7 @@ def top_k(
 
 
 def to_keypoints(index: Tensor, width: int) -> Tensor:
-    """Return flat cell indices (B, K) as float xy cells (B, K, 2)."""
+    """Return flat cell indices (...) as float xy cells (..., 2)."""
     return torch.stack([index % width, index // width], dim=-1).float()
 
 
@@ -132,12 +132,12 @@ def cells_around(
         (B, K, kernel^2) int64 flat indices, and weights that sum to 1 over them; 0 off the map.
     """
     h, w = size
-    nearest = to_keypoints(nearest_cells(keypoints, size), w)  # (B, K, 2)
+    index = nearest_cells(keypoints, size)[..., None]  # (B, K, 1)
     if kernel == 1:
-        return nearest_cells(keypoints, size)[..., None], torch.ones_like(nearest[..., :1])
+        return index, torch.ones_like(keypoints[..., :1])
     steps = torch.arange(kernel, dtype=keypoints.dtype, device=keypoints.device) - kernel // 2
     around = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), dim=-1).flatten(0, 1)
-    cells = nearest[:, :, None] + around  # (B, K, kernel^2, 2)
+    cells = to_keypoints(index, w) + around  # (B, K, kernel^2, 2)
     x, y = cells.unbind(-1)
     outside = (x < 0) | (x >= w) | (y < 0) | (y >= h)
     distance = (keypoints[:, :, None] - cells).square().sum(-1)

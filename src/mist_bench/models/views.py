@@ -1,4 +1,4 @@
-"""What the detector sees of a batch in training: reflections and shifts of its images.
+"""What a detector learns from: reflections and shifts of the images of a batch.
 
 Shapes: B images, K boxes, C channels, H W image.
 """
@@ -10,7 +10,7 @@ from mist_bench.transfer import to_device
 
 
 class Mirror:
-    """Random reflections of a batch: what the detector sees during training.
+    """Random reflections of a batch.
 
     Without them the detector can settle at a constant offset from the objects, to which the
     classifier then adapts; a reflected image turns that offset around. Not in the paper for MNIST
