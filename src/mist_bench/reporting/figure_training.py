@@ -122,7 +122,7 @@ def draw(
     figure = Figure(figsize=(width, height))
     top, bottom = 1 - 0.3 / height, 1 - (above - 0.5) / height
     grid = figure.add_gridspec(
-        1, len(curves), left=0.08, right=0.985, top=top, bottom=bottom, wspace=0.25
+        1, len(curves), left=0.08, right=0.97, top=top, bottom=bottom, wspace=0.25
     )
     for place, (name, curve) in enumerate(curves.items()):
         draw_loss(figure.add_subplot(grid[0, place]), curve, LOSSES[name])
