@@ -192,11 +192,14 @@ def test_an_object_of_a_known_size_is_found_at_its_scale(side, scale):
     assert box[0, 2].item() == pytest.approx(5 * scale, rel=0.15)
 
 
-@pytest.mark.parametrize("offset_weight", [0.0, 0.1])
 @pytest.mark.parametrize(
-    ("sigma", "kernel", "offset_kernel"), [(0.0, 3, 1), (0.6, 0, 1), (0.6, 0, 3)]
+    ("sigma", "kernel", "offset_weight", "offset_kernel"),
+    [
+        *((0.0, 3, 0.0, 1), (0.0, 3, 0.1, 1)),
+        *((0.6, 0, 0.0, 1), (0.6, 0, 0.1, 1), (0.6, 0, 0.1, 3)),
+    ],
 )
-def test_one_scale_of_1_equals_the_detector(offset_weight, sigma, kernel, offset_kernel):
+def test_one_scale_of_1_equals_the_detector(sigma, kernel, offset_weight, offset_kernel):
     torch.manual_seed(0)
     changes = {"offset_weight": offset_weight, "target_sigma": sigma, "softmax_kernel": kernel}
     changes["offset_kernel"] = offset_kernel

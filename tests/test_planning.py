@@ -15,6 +15,8 @@ from mist_bench.planning import Forecast, Job
 from mist_bench.signatures import ConfigError
 
 HARD = "mnist_hard_classification"
+ONE_MORE = {"experiments": {HARD: {"training": {"steps": 31}}}}
+LONGER = {"preset": "smoke", "methods": {"mist": ONE_MORE}}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def test_a_run_predicts_val_in_every_validation_and_test_once(smoke):
     job = planning.run_job(smoke, HARD, "mist", [True, False])
     assert (job.todo, job.done, job.units, job.threads) == (1, 1, 30, 1)
     assert job.predicted == 2 * 32 + 32  # 30 steps, validated every 15
-    longer = settings.load(targets.SETTINGS, {"preset": "smoke", "training": {"steps": 31}})
+    longer = settings.load(targets.SETTINGS, LONGER)
     assert planning.run_job(longer, HARD, "mist", [False]).predicted == 3 * 32 + 32
 
 
@@ -107,7 +109,7 @@ def test_what_is_there_is_not_made_again(smoke, tmp_path):
 
 def test_a_run_with_other_settings_is_not_the_one(smoke, tmp_path):
     finish(tmp_path, smoke, (HARD, "mist", 0))
-    longer = settings.load(targets.SETTINGS, {"preset": "smoke", "training": {"steps": 31}})
+    longer = settings.load(targets.SETTINGS, LONGER)
     jobs = {job.names: job for job in planning.plan_jobs(longer, "table2", tmp_path)}
     assert (jobs[HARD, "mist"].todo, jobs[HARD, "mist"].done) == (1, 0)
     folder = targets.run_folder(tmp_path, (HARD, "mist", 0))

@@ -73,7 +73,7 @@ def test_the_forward_stages_are_those_of_a_prediction(spec, images, params):
 
 @pytest.mark.parametrize("scales", [[1.0], [0.75, 1.5]])
 def test_the_target_is_what_the_heatmap_loss_compares_with(spec, images, scales):
-    method = method_of(spec(scales=scales, offset_weight=0))
+    method = method_of(spec(scales=scales, offset_weight=0, offset_kernel=1))
     stages = trace_image(method, images)
     heatmap, maps = method.detector(images)
     loss = method.detector.loss(heatmap, maps, torch.from_numpy(stages["moved"])[None])

@@ -111,7 +111,8 @@ def test_missing_data_fails_with_its_reason_and_what_to_do(tmp_path, monkeypatch
 
 def test_a_killed_workflow_stops_its_training_and_continues_it_later(tmp_path):
     path = f"{RUN}/seed0/weights.safetensors"
-    change = "training={steps: 150, checkpoint_every: 5, validate_every: 150}"
+    training = "{training: {steps: 150, checkpoint_every: 5, validate_every: 150}}"
+    change = f"methods={{mist: {{experiments: {{mnist_hard_classification: {training}}}}}}}"
     arguments = (path, "--cores", "1", "--config", "preset=smoke", "device=cpu", change)
     command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "-d", tmp_path]
     with (tmp_path / "printed").open("w") as printed:
