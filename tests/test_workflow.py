@@ -192,7 +192,8 @@ def test_a_touch_or_a_second_call_does_nothing(finished):
 
 
 def test_a_changed_setting_trains_its_own_runs_only(finished):
-    change = "methods={channelwise: {training: {steps: 3}}}"
+    training = "{mnist_hard_classification: {training: {steps: 3}}}"
+    change = f"methods={{channelwise: {{experiments: {training}}}}}"
     done = snakemake(
         finished[0], "table2", "--dry-run", "--config", "preset=smoke", "device=cpu", change
     )
