@@ -35,6 +35,7 @@ OPTIONS = {
     "offset_kernel": 1,
 }
 NETWORK = {"networks": "compact", "channels": 8, "blocks": 1, "stride": 4}
+CASES = [(0, 3, 0, 1), (0, 3, 0.1, 1), (0.6, 0, 0, 1), (0.6, 0, 0.1, 1), (0.6, 0, 0.1, 3)]
 SHARED = {name: value for name, value in OPTIONS.items() if name != "box_size"}
 
 
@@ -192,17 +193,11 @@ def test_an_object_of_a_known_size_is_found_at_its_scale(side, scale):
     assert box[0, 2].item() == pytest.approx(5 * scale, rel=0.15)
 
 
-@pytest.mark.parametrize(
-    ("sigma", "kernel", "offset_weight", "offset_kernel"),
-    [
-        *((0.0, 3, 0.0, 1), (0.0, 3, 0.1, 1)),
-        *((0.6, 0, 0.0, 1), (0.6, 0, 0.1, 1), (0.6, 0, 0.1, 3)),
-    ],
-)
+@pytest.mark.parametrize(("sigma", "kernel", "offset_weight", "offset_kernel"), CASES)
 def test_one_scale_of_1_equals_the_detector(sigma, kernel, offset_weight, offset_kernel):
     torch.manual_seed(0)
-    changes = {"offset_weight": offset_weight, "target_sigma": sigma, "softmax_kernel": kernel}
-    changes["offset_kernel"] = offset_kernel
+    changes = {"target_sigma": sigma, "softmax_kernel": kernel}
+    changes |= {"offset_weight": offset_weight, "offset_kernel": offset_kernel}
     single = build_detector(1, 8.0, **NETWORK, **SHARED | changes)
     one, images = MultiscaleDetector(single, [1.0]), torch.rand(3, 1, 24, 32)
     (heatmap, offsets), (fused, maps) = single(images), one(images)
