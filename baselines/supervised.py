@@ -59,9 +59,14 @@ class Supervised(nn.Module):
         self.step("task", loss)
         view = View(images, mirror=self.mirror)
         heatmap, offsets = self.detector(view.images(images))
-        heatmap_loss = self.detector.loss(heatmap, offsets, view.boxes(boxes)).mean()
-        self.step("detector", heatmap_loss)
-        return {"loss": loss.detach(), "heatmap_loss": heatmap_loss.detach()}
+        parts = self.detector.loss(heatmap, offsets, view.boxes(boxes))
+        heatmap_loss, offset_loss = (part.mean() for part in parts)
+        self.step("detector", heatmap_loss + offset_loss)
+        return {
+            "loss": loss.detach(),
+            "heatmap_loss": heatmap_loss.detach(),
+            "offset_loss": offset_loss.detach(),
+        }
 
     def step(self, name: str, loss: Tensor) -> None:
         """Make one step of the optimizer ``name`` on ``loss``."""

@@ -222,7 +222,7 @@ def test_images_that_are_explained_weigh_more(tiny_mist, monkeypatch):
     method.train_step(batch)
     (_, _, (task_loss, _)), (_, eta, _) = calls.calls
     heatmap, offsets = other.detector(batch.images)
-    loss = other.detector.loss(heatmap, offsets, eta[2])
+    loss = sum(other.detector.loss(heatmap, offsets, eta[2]))
     (torch.exp(-5 * task_loss) * loss).mean().backward()
     found = [one.grad for one in method.detector.parameters()]
     wanted = [one.grad for one in other.detector.parameters()]
@@ -250,7 +250,7 @@ def test_the_losses_fall_on_a_few_images(tiny_mist):
     method, batch = tiny_mist(seed=1, classifier_channels=8, **rates), batch_of(8)
     torch.manual_seed(0)
     rows = [method.train_step(batch) for _ in range(60)]
-    assert set(rows[0]) == {"loss", "heatmap_loss", "keypoint_shift"}
+    assert set(rows[0]) == {"loss", "heatmap_loss", "offset_loss", "keypoint_shift"}
     for name in ("loss", "heatmap_loss"):
         losses = torch.tensor([row[name] for row in rows])
         assert losses[-10:].mean() < 0.6 * losses[:10].mean()

@@ -98,6 +98,7 @@ def test_a_training_step_on_mnist():
     scalars = method.train_step(Batch(images, list(labels)))
     assert scalars["loss"] == pytest.approx(task.mean().item(), abs=1e-9)
     assert scalars["heatmap_loss"] == pytest.approx(heat.mean().item(), abs=1e-9)
+    assert scalars["offset_loss"] == 0
     compare_gradients(method, w)
 
 
@@ -200,7 +201,10 @@ def test_pascal_targets(pascal):
     heatmap = torch.exp(-((x - 3) ** 2 + (y - 5) ** 2) / (2 * 0.875**2))[None]
     offsets = torch.zeros(1, 2, 14, 14)
     offsets[0, :, 5, 3] = torch.tensor([0.7, 0.2])
-    assert method.detector.loss(heatmap, offsets, boxes).item() == pytest.approx(0, abs=1e-12)
+    for part in method.detector.loss(heatmap, offsets, boxes):
+        assert part.item() == pytest.approx(0, abs=1e-12)
     offsets[0, 0, 5, 3] = 0.1
     expected = 0.1 * 0.6**2 / 2 / 2  # Huber's, of the mean of two coordinates
-    assert method.detector.loss(heatmap, offsets, boxes).item() == pytest.approx(expected)
+    response, displacement = method.detector.loss(heatmap, offsets, boxes)
+    assert response.item() == pytest.approx(0, abs=1e-12)
+    assert displacement.item() == pytest.approx(expected)

@@ -10,7 +10,7 @@ from test_reporting_tables import HARD, make_config
 
 from mist_bench.datasets.files import Split, save_manifest, save_split
 from mist_bench.reporting.figure_parts import MissingResultError
-from mist_bench.reporting.figure_training import MAPS, evenly, figure7, losses
+from mist_bench.reporting.figure_training import MAPS, figure7, losses, spread
 from mist_bench.reporting.figures import write_figure
 
 
@@ -55,11 +55,14 @@ def test_a_band_is_from_the_least_to_the_most_by_hand():
 
 
 def test_heatmaps_are_spread_over_the_training():
-    steps = np.arange(1, 10) * 1000
-    shown = evenly(steps, np.zeros((9, 2, 2), np.float16))
-    assert list(shown) == [1000, 3000, 5000, 7000, 9000]
+    steps = np.array([1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 3000])
+    shown = spread(steps, np.arange(12.0)[:, None, None].repeat(2, 1))
+    assert {step: int(one[0, 0]) for step, one in shown.items()} == {
+        # nearest to 1, 4.96, 24.6, 122, 605, 3000
+        **{1: 0, 5: 2, 20: 4, 100: 6, 500: 8, 3000: 11}
+    }
     assert len(shown) == MAPS
-    assert list(evenly(steps[:2], np.zeros((2, 2, 2)))) == [1000, 2000]
+    assert list(spread(steps[:2], np.zeros((2, 2, 2)))) == [1, 2]
 
 
 def test_the_figure_shows_losses_image_and_heatmaps(results):

@@ -31,7 +31,7 @@ def test_both_networks_are_trained_at_the_true_boxes(supervised, monkeypatch):
     method, batch = supervised(mirror=False).train(), batch_of(4)
     classifier = noted(monkeypatch, method.classifier, "forward")
     detector = noted(monkeypatch, method.detector, "loss")
-    assert set(method.train_step(batch)) == {"loss", "heatmap_loss"}
+    assert set(method.train_step(batch)) == {"loss", "heatmap_loss", "offset_loss"}
     truth = torch.stack(batch.boxes)
     assert classifier[0][1].equal(truth)
     assert detector[0][2].equal(truth)

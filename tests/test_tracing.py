@@ -76,7 +76,7 @@ def test_the_target_is_what_the_heatmap_loss_compares_with(spec, images, scales)
     method = method_of(spec(scales=scales, offset_weight=0, offset_kernel=1))
     stages = trace_image(method, images)
     heatmap, maps = method.detector(images)
-    loss = method.detector.loss(heatmap, maps, torch.from_numpy(stages["moved"])[None])
+    loss, _ = method.detector.loss(heatmap, maps, torch.from_numpy(stages["moved"])[None])
     # Eq. 7, summed over scales
     difference = (stages["scale_space"] - stages["target"]) ** 2
     assert loss.item() == pytest.approx(difference.sum(0).mean(), rel=1e-5)

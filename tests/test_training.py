@@ -145,7 +145,11 @@ def test_a_run_leaves_its_files_and_nothing_else(tiny_spec, train_tiny):
     assert (out / "config.json").read_text() == canonical(spec) + "\n"
     assert [row["step"] for row in curves(out)["train"]] == ["3", "6", "9", "12"]
     assert [row["step"] for row in curves(out)["val"]] == ["6", "12"]
-    assert set(curves(out)["train"][0]) == {"step", "loss", "heatmap_loss", "keypoint_shift"}
+    assert set(curves(out)["train"][0]) == {
+        *("step", "loss", "heatmap_loss", "offset_loss", "keypoint_shift")
+    }
+    with np.load(out / "heatmaps.npz") as stored:  # validations, and early steps
+        assert stored["steps"].tolist() == [1, 2, 5, 6, 10, 12]
 
 
 def test_the_record_says_what_a_run_was(tiny_spec, train_tiny):

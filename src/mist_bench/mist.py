@@ -92,13 +92,14 @@ class Mist(nn.Module):
             heatmap, offsets = self.detector(view.images(images))
         if self.ignore_background:  # the others leave no mark in G
             heights = self.head.presence(images, moved, self.task.background)
-            heatmap_loss = self.detector.loss(heatmap, offsets, target, heights)
+            heatmap_loss, offset_loss = self.detector.loss(heatmap, offsets, target, heights)
         else:
-            heatmap_loss = self.detector.loss(heatmap, offsets, target)
+            heatmap_loss, offset_loss = self.detector.loss(heatmap, offsets, target)
         weight = torch.exp(-self.sample_weight * task_loss)
-        objective = weight * heatmap_loss
-        if not self.weigh_offsets:
-            objective = objective + (1 - weight) * self.detector.offset_loss(offsets, target)
+        if self.weigh_offsets:
+            objective = weight * (heatmap_loss + offset_loss)
+        else:
+            objective = weight * heatmap_loss + offset_loss
         self.optimizers["detector"].zero_grad()
         objective.mean().backward()
         self.optimizers["detector"].step()
@@ -107,6 +108,7 @@ class Mist(nn.Module):
         return {
             "loss": task_loss.mean(),
             "heatmap_loss": heatmap_loss.detach().mean(),
+            "offset_loss": offset_loss.detach().mean(),
             "keypoint_shift": moves.mean(),
         }
 
@@ -236,7 +238,7 @@ def build(
     Raises:
         ValueError: for another order, several keypoint steps in the joint one, a negative shift, a
             stride, patch size or scales that the networks do not have, a background that cannot be
-            ignored, copies of channels for other networks, or weights that several scales lack.
+            ignored, or copies of channels for other networks.
     """
     if ignore_background and (task.background is None or target_sigma == 0 or len(scales) > 1):
         raise ValueError(
@@ -248,8 +250,6 @@ def build(
             f"gray_copies: {gray_copies} needs gray images and networks official, got "
             f"{task.image_size[0]} channels and {networks}"
         )
-    if not weigh_offsets and len(scales) > 1:
-        raise ValueError("weigh_offsets: false needs one scale")
     detector = build_detector(
         channels,
         task.box_size,

@@ -37,6 +37,7 @@ from mist_bench.types import Batch, Method, Supervision, TaskSpec
 from mist_bench.validation import validation_score
 
 Arrays = Mapping[str, NDArray]
+EARLY = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # steps whose heatmap is kept besides: Figure 7
 
 
 class Interrupted(RuntimeError):  # noqa: N818  (not an error: the run goes on later)
@@ -110,6 +111,8 @@ def _train(
                 log.snapshot(step, seen[0].heatmap)
                 if is_best or training.select == "last":
                     checkpoint.save_weights(work / "kept.safetensors", method)
+            elif step in EARLY:
+                log.snapshot(step, predict_split(method, val["images"][:1], 1, device)[0].heatmap)
             stopping = stop.requested()  # asked once: a signal may come between two lines
             if step % training.checkpoint_every == 0 or stopping:
                 store(step)

@@ -187,7 +187,7 @@ def mist_cases(setup: Setup) -> dict[str, Callable[[], Case]]:
 
     def update_detector() -> None:
         method.optimizers["detector"].zero_grad()
-        detector.loss(*forward.pop(), start).mean().backward()
+        sum(detector.loss(*forward.pop(), start)).mean().backward()
         method.optimizers["detector"].step()
 
     def case(name: str, run: Callable, prepare: Callable = method.train) -> Callable[[], Case]:

@@ -120,7 +120,7 @@ class OfficialStep:
         optimizers["task"].step()
 
         offsets = response.new_zeros(len(images), 2, *response.shape[-2:])
-        heatmap_loss = detector.loss(heatmap, offsets, moved)
+        heatmap_loss, _ = detector.loss(heatmap, offsets, moved)
         weight = torch.exp(-method.sample_weight * task_loss.detach())
         optimizers["detector"].zero_grad()
         (weight * heatmap_loss).mean().backward()

@@ -101,8 +101,8 @@ class Detector(nn.Module):
 
     def loss(
         self, heatmap: Tensor, offsets: Tensor, boxes: Tensor, heights: Tensor | None = None
-    ) -> Tensor:
-        """Return ||G({x_k}) - H(I)||^2 per image (Eq. 7), plus Eq. 11 for the offsets.
+    ) -> tuple[Tensor, Tensor]:
+        """Return ||G({x_k}) - H(I)||^2 per image (Eq. 7), and Eq. 11 for the offsets.
 
         Args:
             heatmap: (B, h, w).
@@ -111,7 +111,7 @@ class Detector(nn.Module):
             heights: (B, K) of the Gaussians in G; 1 if not given.
 
         Returns:
-            (B,) mean over cells.
+            Two of (B,): the mean over cells, and the offsets' loss with its weight.
         """
         size = (heatmap.shape[-2], heatmap.shape[-1])
         places = self.places(boxes)
@@ -120,13 +120,15 @@ class Detector(nn.Module):
         else:
             target = point_heatmap(places, size)
         loss = (heatmap - target).square().flatten(1).mean(1)
-        return loss if self.offset_weight == 0 else loss + self.offset_loss(offsets, boxes)
+        return loss, self.offset_loss(offsets, boxes)
 
     def offset_loss(self, offsets: Tensor, boxes: Tensor) -> Tensor:
-        """Return (B,), what (B, 2, h, w) offsets at (B, K, 4) boxes add to ``loss`` (Eq. 11).
+        """Return the (B,) loss of (B, 2, h, w) offsets at (B, K, 4) boxes (Eq. 11), weighed.
 
         Deviation: with an offset_kernel above 1, cells around a keypoint's learn from it too.
         """
+        if self.offset_weight == 0:
+            return offsets.new_zeros(len(offsets))
         size = (offsets.shape[-2], offsets.shape[-1])
         index, weights = cells_around(
             self.places(boxes), size, self.offset_kernel, self.target_sigma

@@ -109,8 +109,8 @@ class MultiscaleDetector(nn.Module):
         sides = boxes[..., 2:] * (weights * self.scales).sum(-1, keepdim=True)
         return torch.cat([boxes[..., :2], sides], dim=-1), scores
 
-    def loss(self, heatmap: Tensor, maps: Tensor, boxes: Tensor) -> Tensor:
-        """Return ||G({x_k}) - H(I)||^2 per image (Eq. 7), plus Eq. 11 for the offsets.
+    def loss(self, heatmap: Tensor, maps: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ||G({x_k}) - H(I)||^2 per image (Eq. 7), and Eq. 11 for the offsets.
 
         G is compared with h~_s at every scale, and so are the offsets as far as a scale has mass.
 
@@ -120,7 +120,7 @@ class MultiscaleDetector(nn.Module):
             boxes: (B, K, 4) cxcywh in pixels, without gradient.
 
         Returns:
-            (B,) sum over scales, mean over cells.
+            Two of (B,): the sum over scales, mean over cells; the offsets' loss with its weight.
         """
         one, size = self.single, (maps.shape[-2], maps.shape[-1])
         keypoints = one.to_cells(boxes)
@@ -128,14 +128,14 @@ class MultiscaleDetector(nn.Module):
         target = scale_heatmaps(keypoints, weights, size, one.target_sigma)
         loss = (maps[:, :, 0] - target).square().sum(1).flatten(1).mean(1)
         if one.offset_weight == 0:
-            return loss
+            return loss, torch.zeros_like(loss)
         index, near = cells_around(keypoints, size, one.offset_kernel, one.target_sigma)
         wanted = (keypoints[:, :, None] - to_keypoints(index, size[1]))[..., None, :]
         found = gather_cells(maps.flatten(1, 2), index.flatten(1))
         found = found.view(*index.shape, weights.shape[2], 3)[..., 1:]  # (B, K, cells, S, 2)
         huber = F.smooth_l1_loss(found, wanted.expand_as(found), reduction="none").mean(-1)
         huber = (near[..., None] * weights[:, :, None] * huber).sum((2, 3)).mean(1)
-        return loss + one.offset_weight * huber
+        return loss, one.offset_weight * huber
 
 
 def own_name(name: str) -> str:

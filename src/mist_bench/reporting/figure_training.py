@@ -34,7 +34,7 @@ LOSSES = {  # column of train.csv -> what it is in the paper
     "loss": "(a) task loss",
     "heatmap_loss": "(b) heatmap loss",
 }
-MAPS = 5  # heatmaps shown, from the first validation to the last
+MAPS = 6  # heatmaps shown, from the first that was kept to the last
 LINE = "#0072B2"  # Okabe and Ito
 
 
@@ -64,12 +64,12 @@ def figure7(config: Config, results: Path) -> Figure:
     return draw(
         losses(list(curves.values())),
         image,
-        evenly(stored["steps"], stored["heatmaps"]),
+        spread(stored["steps"], stored["heatmaps"]),
         f"Figure 7. Training of MIST on MNIST-hard: (a) the task loss (Eq. 9), (b) the heatmap "
-        f"loss (Eq. 7), and the heatmap of an image that is not trained on, after as many steps as "
-        f"written above. Preset {config.preset}; training steps: "
+        f"loss (Eq. 7, without the offsets'), and the heatmap of an image that is not trained on, "
+        f"after as many steps as written above. Preset {config.preset}; training steps: "
         f"{steps_of(config, results, experiment, [method])}. {band}. Losses are means over the "
-        f"batches since the last point, on a logarithmic scale. Heatmaps: seed {first}, the first "
+        f"batches since the last point; all axes are logarithmic. Heatmaps: seed {first}, the first "
         f"image of the val split, all from 0 (dark) to the highest value of the last. "
         f"Data: {source_of(dataset)}.",
     )
@@ -96,15 +96,19 @@ def losses(curves: Sequence[pd.DataFrame]) -> dict[str, pd.DataFrame]:
     }
 
 
-def evenly(steps: NDArray, heatmaps: NDArray) -> dict[int, NDArray]:
-    """Return at most ``MAPS`` of the (S, h, w) heatmaps by step, spread evenly, both ends too.
+def spread(steps: NDArray, heatmaps: NDArray) -> dict[int, NDArray]:
+    """Return at most ``MAPS`` of the (S, h, w) heatmaps by step, the first and the last too.
+
+    Their steps are about equally far apart on a logarithmic scale: most changes at first.
 
     Raises:
         MissingResultError: if there is none.
     """
     if len(steps) == 0:
         raise MissingResultError("the run has stored no heatmap")
-    chosen = np.unique(np.linspace(0, len(steps) - 1, MAPS).round().astype(int))
+    wanted = np.geomspace(steps[0], steps[-1], MAPS)
+    distance = np.abs(np.log(wanted)[:, None] - np.log(steps))  # (MAPS, S)
+    chosen = np.unique(distance.argmin(1))
     return {int(steps[i]): heatmaps[i].astype(np.float32) for i in chosen}
 
 
@@ -148,6 +152,6 @@ def draw_loss(ax: Axes, curve: pd.DataFrame, title: str) -> None:
     if (curve["most"] > curve["least"]).any():
         ax.fill_between(steps, curve["least"], curve["most"], color=RIGHT, alpha=0.45, lw=0)
     ax.plot(steps, curve["mean"], color=LINE, lw=1.2)
-    ax.set(yscale="log", xlabel="step", title=title, xlim=(0, steps[-1]))
+    ax.set(xscale="log", yscale="log", xlabel="step", title=title, xlim=(steps[0], steps[-1]))
     ax.grid(color="0.9", lw=0.6)
     ax.spines[["top", "right"]].set_visible(False)
