@@ -20,11 +20,33 @@ ENERGY_FLOOR = 1.0  # of an empty image, so that its loss stays finite
 NUDGE = 2**-10  # px: too little to blur, enough for the slope of one side
 
 
+class HiddenLayer(nn.Module):
+    """A fully connected hidden layer, and a linear map beside it.
+
+    Args:
+        inputs: numbers per sample.
+        width: units of the hidden layer.
+        outputs: numbers per sample.
+    """
+
+    def __init__(self, inputs: int, width: int, outputs: int):
+        super().__init__()
+        self.hidden = nn.Sequential(
+            *(nn.Linear(inputs, width, bias=False), nn.BatchNorm1d(width), nn.SiLU()),
+            nn.Linear(width, outputs),
+        )
+        self.shortcut = nn.Linear(inputs, outputs, bias=False)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Return (N, outputs) of (N, inputs)."""
+        return self.hidden(samples) + self.shortcut(samples)
+
+
 class CompactAutoencoder(nn.Module):
     """A fully connected auto-encoder of one hidden layer a side, for CPUs.
 
-    Deviation: the paper's is convolutional (Appendix C.1). On one core this one reaches a smaller
-    error in the same time than small convolutional ones.
+    Deviation: the paper's is convolutional, with residual blocks (Appendix C.1). On one core this
+    one reaches a smaller error in the same time than small convolutional ones.
 
     Args:
         in_channels: C.
@@ -37,15 +59,8 @@ class CompactAutoencoder(nn.Module):
         super().__init__()
         shape = (in_channels, patch_size, patch_size)
         inputs = in_channels * patch_size**2
-        self.encoder = nn.Sequential(
-            nn.Flatten(),
-            *(nn.Linear(inputs, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()),
-            nn.Linear(width, latents),
-        )
-        self.decoder = nn.Sequential(
-            *(nn.Linear(latents, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()),
-            *(nn.Linear(width, inputs), nn.Unflatten(1, shape)),
-        )
+        self.encoder = nn.Sequential(nn.Flatten(), HiddenLayer(inputs, width, latents))
+        self.decoder = nn.Sequential(HiddenLayer(latents, width, inputs), nn.Unflatten(1, shape))
 
     def forward(self, patches: Tensor) -> Tensor:
         """Return (N, C, p, p), before its squashing, of (N, C, p, p)."""
