@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -238,6 +239,19 @@ def test_damaged_predictions_are_named(spec, data, tmp_path, content):
     with pytest.raises(ValueError, match=r"predictions\.npz: damaged .* delete it and run again"):
         evaluate(spec, data, tmp_path / "predictions.npz", tmp_path / "metrics.json")
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_predictions_that_cannot_be_unpacked_are_named(spec, data, tmp_path):
+    path = tmp_path / "predictions.npz"
+    np.savez_compressed(path, **found())
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as stored:
+        info = stored.infolist()[0]
+    begin = info.header_offset + 30 + len(info.filename) + 20  # after zip64's extra field
+    content[begin : begin + info.compress_size] = b"\xff" * info.compress_size
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"predictions\.npz: damaged \(Error -3 .*run again"):
+        evaluate(spec, data, path, tmp_path / "metrics.json")
 
 
 def test_reconstruction_without_instances_has_only_rmse():

@@ -1,6 +1,8 @@
+import shutil
+
 import pytest
 
-from mist_bench.reporting.files import Rule, read_rule
+from mist_bench.reporting.files import RESOURCES, Rule, read_rule
 from mist_bench.reporting.verdicts import Estimate, estimate, judge, order, rule_in_words
 
 RULE = Rule(
@@ -64,6 +66,32 @@ def test_the_stored_rule_is_complete():
     rule = read_rule()
     assert set(rule.tolerance) >= {"rmse", "iou50", "classification", "both", "f1", "ap50"}
     assert "smoke" in rule.no_claim_presets
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("confidence: 0.95 ", "confidence: 95 ", r"confidence must be in 0\.\.1, got 95"),
+        ("  both: 0.01\n", "", r"tolerance\.both is missing"),
+        ("  both: 0.01\n", "  both: -1\n", r"tolerance\.both must not be negative"),
+        ("  both: 0.01\n", "  both: little\n", "not supported between"),
+        ("tolerance:\n", "tolerance: [\n", "while parsing"),
+    ],
+)
+def test_a_rule_that_cannot_be_applied_is_refused_in_one_line(tmp_path, old, new, words):
+    text = (RESOURCES / "verdict_rule.yaml").read_text(encoding="utf-8")
+    assert old in text
+    (tmp_path / "verdict_rule.yaml").write_text(text.replace(old, new), encoding="utf-8")
+    shutil.copy(RESOURCES / "paper_results.csv", tmp_path)
+    with pytest.raises(ValueError, match=rf"verdict_rule\.yaml: .*{words}") as error:
+        read_rule(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_rule_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "verdict_rule.yaml").write_text("[1]\n")
+    with pytest.raises(ValueError, match=r"verdict_rule\.yaml: "):
+        read_rule(tmp_path)
 
 
 def test_a_misspelt_rule_is_refused(tmp_path):

@@ -183,6 +183,7 @@ def truncate(path):
         ("state.json", lambda path: path.write_text("")),
         ("state.json", lambda path: path.write_text("{}")),
         ("state.json", lambda path: path.write_text("[]")),
+        ("state.json", lambda path: path.write_text(path.read_text().replace("param_g", "g"))),
         ("state.json", lambda path: path.unlink()),
     ],
 )

@@ -62,7 +62,7 @@ def load(work: Path, method: Method, identity: str) -> dict[str, Any] | None:
     try:
         info = json.loads((folder / "state.json").read_text())
         tensors = load_file(folder / "state.safetensors")
-        stored = info["identity"]
+        stored, groups = info["identity"], info["param_groups"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(
             f"{folder}: damaged checkpoint ({error}); delete {work} to start over"
@@ -77,8 +77,7 @@ def load(work: Path, method: Method, identity: str) -> dict[str, Any] | None:
         for key, value in _under(tensors, f"optimizer.{name}").items():
             index, entry = key.split(".", 1)
             state.setdefault(int(index), {})[entry] = value
-        groups = info["param_groups"][name]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        optimizer.load_state_dict({"state": state, "param_groups": groups[name]})
         _restore_layout(optimizer)
     torch.set_rng_state(tensors["rng.cpu"])
     if "rng.cuda" in tensors and torch.cuda.is_available():

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
+from zlib import error as ZlibError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +130,7 @@ def load_predictions(path: Path) -> Arrays:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (BadZipFile, EOFError, ValueError, KeyError) as error:
+    except (BadZipFile, ZlibError, NotImplementedError, EOFError, ValueError, KeyError) as error:
         raise ValueError(f"{path}: damaged ({error}); delete it and run again") from None
 
 

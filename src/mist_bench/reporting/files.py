@@ -60,7 +60,7 @@ def read_rule(resources: Path = RESOURCES) -> Rule:
     """Return the rule for verdicts.
 
     Raises:
-        ValueError: in one line, for a missing or misspelt key.
+        ValueError: in one line, for a missing or misspelt key, or an impossible value.
     """
     path = resources / "verdict_rule.yaml"
     try:
@@ -69,9 +69,18 @@ def read_rule(resources: Path = RESOURCES) -> Rule:
         content["claims"] = {
             table: [Claim(**claim) for claim in entries] for table, entries in claims.items()
         }
-        return Rule(**content)
-    except TypeError as error:
-        raise ValueError(f"{path}: {error}") from None
+        rule = Rule(**content)
+        negative = [name for name, value in rule.tolerance.items() if not value >= 0]
+        unlikely = not 0 < rule.confidence < 1
+    except (TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+    if unlikely:
+        raise ValueError(f"{path}: confidence must be in 0..1, got {rule.confidence}")
+    if negative:
+        raise ValueError(f"{path}: tolerance.{negative[0]} must not be negative")
+    if missing := sorted({*read_paper(resources)["metric"]} - {*rule.tolerance}):
+        raise ValueError(f"{path}: tolerance.{missing[0]} is missing: the paper has such numbers")
+    return rule
 
 
 def read_paper(resources: Path = RESOURCES) -> pd.DataFrame:
