@@ -218,7 +218,7 @@ def build(
         reconstruction_weights: weight of half the squared error of an image in each phase.
         lr_factors: factor on the learning rate in each phase.
         phase_starts: fraction of the training at which each phase after the first starts.
-        schedule_steps: steps of the whole training; phases are fractions of it.
+        schedule_steps: steps of the whole training, which null stands for; phases are fractions.
         warp_points: control points of the warps' thin-plate spline, a side.
         warp_bending: standard deviation of their displacement; 1 is half of the padded image.
         warp_translation: largest translation on each axis; 1 is half of the padded image.

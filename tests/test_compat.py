@@ -6,7 +6,7 @@ import torch
 import yaml
 
 from mist_bench import config as settings
-from mist_bench import targets
+from mist_bench import config_files, targets
 from mist_bench.bench.costs import made_up
 from mist_bench.config import ConfigError
 from mist_bench.datasets.files import Split, save_manifest, save_split
@@ -84,13 +84,13 @@ def test_a_preset_may_extend_several_of_which_later_ones_win(tmp_path):
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    assert settings._read_preset(tmp_path / "presets", "three") == {
+    assert config_files._read_preset(tmp_path / "presets", "three") == {
         "seeds": [2],
         "device": "cuda",
         "training": {"steps": 4},
     }
     with pytest.raises(ConfigError, match=r"four\.yaml: extends 'five', which is not another"):
-        settings._read_preset(tmp_path / "presets", "four")
+        config_files._read_preset(tmp_path / "presets", "four")
 
 
 @pytest.mark.parametrize("table", ["table2", "table3", "table3_extended", "table4", "table5"])

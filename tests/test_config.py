@@ -264,8 +264,9 @@ def test_four_minutes_are_a_quarter_of_the_steps_wherever_digits_are_classified(
 
 
 def test_a_schedule_of_another_length_than_the_training_is_refused():
-    change = {"preset": "cpu", "methods": {"landmarks": {"training": {"steps": 500}}}}
-    words = r"methods\.landmarks\..*schedule_steps is 5000, .* has 500 steps: change both$"
+    params = {"reconstruction": {"schedule_steps": 500}}
+    change = {"preset": "cpu", "methods": {"landmarks": {"params": params}}}
+    words = r"methods\.landmarks\..*schedule_steps is 500, .* has 5000 steps: change both$"
     with pytest.raises(ConfigError, match=words):
         settings.load(targets.SETTINGS, change)
 

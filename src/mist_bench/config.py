@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
+from mist_bench.config_files import merge, merge_files
 from mist_bench.schema import (
     Config,
     Dataset,
@@ -29,21 +30,10 @@ from mist_bench.schema import (
 from mist_bench.signatures import ConfigError, check_keywords, check_names, hint
 from mist_bench.types import TaskSpec
 
-COMPAT = "official"  # what --config compat=... may say: the published code's behavior
-
 
 def canonical(spec: Strict) -> str:
     """Return ``spec`` as JSON with sorted keys: equal specs give equal strings."""
     return json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with the leaves of ``over`` put in; lists are replaced, not joined."""
-    out = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = merge(out[key], value) if both else value
-    return out
 
 
 def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -57,34 +47,7 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     Raises:
         ConfigError: in one line, naming the file or key and what would be valid.
     """
-    overrides = dict(overrides or {})
-    base = _read_yaml(folder / "config.yaml")
-    preset, compat = overrides.get("preset", base.get("preset")), overrides.pop("compat", None)
-    known = sorted(path.stem for path in (folder / "presets").glob("*.yaml"))
-    if preset not in known:
-        raise ConfigError(f"preset: {preset!r} is unknown{hint(str(preset), known)}")
-    if compat is not None:
-        preset = overrides["preset"] = _compatible(str(preset), str(compat), known)
-    merged = merge(base, _read_preset(folder / "presets", preset))
-    return validate(merge(merged, _long_form(overrides, merged)))
-
-
-def _compatible(preset: str, compat: str, known: list[str]) -> str:
-    """Return the preset that is ``preset`` in the way of ``compat``; it may be that already."""
-    if compat != COMPAT:
-        raise ConfigError(f"compat: {compat!r} is unknown{hint(compat, [COMPAT])}")
-    suffix = f"_{COMPAT}"
-    if preset.removesuffix(suffix) + suffix in known:
-        return preset.removesuffix(suffix) + suffix
-    able = [name.removesuffix(suffix) for name in known if name.endswith(suffix)]
-    raise ConfigError(f"compat: preset {preset} has no {COMPAT} kind{hint(preset, able)}")
-
-
-def _long_form(overrides: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``overrides`` with the key of a dataset as what it is short for: its ``params``."""
-    short = {key: value for key, value in overrides.items() if key in merged.get("datasets", {})}
-    rest = {key: value for key, value in overrides.items() if key not in short}
-    return merge(rest, {"datasets": {key: {"params": own} for key, own in short.items()}})
+    return validate(merge_files(folder, overrides or {}))
 
 
 def validate(merged: Mapping[str, Any]) -> Config:
@@ -92,7 +55,9 @@ def validate(merged: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(explain(error, Config)) from None
+        preset = merged.get("preset") if isinstance(merged, Mapping) else None
+        place = f" in config.yaml or presets/{preset}.yaml" if preset else ""
+        raise ConfigError(explain(error, Config, place)) from None
     _check_data(config)
     for name, experiment in config.experiments.items():
         where = f"experiments.{name}"
@@ -116,7 +81,28 @@ def validate(merged: Mapping[str, Any]) -> Config:
                 check_names(f"{where}.{experiment}.extends", [own.extends], config.experiments)
             if own.dataset is not None:
                 check_names(f"{where}.{experiment}.dataset", [own.dataset], config.datasets)
+                _check_same_test(config, f"{where}.{experiment}.dataset", own.dataset, experiment)
     return config
+
+
+def _check_same_test(config: Config, where: str, name: str, experiment: str) -> None:
+    """Raise a ``ConfigError`` unless the dataset ``name`` has the test split of the experiment's.
+
+    Keywords that begin with ``train_`` are those of the training split alone.
+    """
+    tested = config.experiments[experiment].dataset
+    own, wanted = (_test_split(config.datasets[one]) for one in (name, tested))
+    if differing := sorted(key for key in {*own, *wanted} if own.get(key) != wanted.get(key)):
+        raise ConfigError(
+            f"{where}: the test split of {name} is not that of {tested}: {differing[0]} differs"
+        )
+
+
+def _test_split(dataset: Dataset) -> dict[str, Any]:
+    """Return what the test split of a dataset depends on."""
+    fixed = dataset.model_dump(exclude={"params", "sizes"}) | {"sizes": dataset.sizes.get("test")}
+    params = {k: v for k, v in dataset.params.items() if not k.startswith("train_")}
+    return fixed | {f"params.{key}": value for key, value in params.items()}
 
 
 def _check_data(config: Config) -> None:
@@ -125,6 +111,9 @@ def _check_data(config: Config) -> None:
         check_keywords(f"backbones.{name}.params", backbone.params, backbone.module, "build")
     for name, dataset in config.datasets.items():
         check_keywords(f"datasets.{name}.params", dataset.params, dataset.module, "make_split")
+        root = dataset.params.get("root")  # the workflow looks for changes in that folder
+        if not isinstance(root, str | None):
+            raise ConfigError(f"datasets.{name}.params.root: one folder is expected, got {root!r}")
         background = dataset.background
         if background is not None and background >= dataset.num_classes:
             raise ConfigError(
@@ -164,6 +153,8 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
     except ValidationError as error:
         raise ConfigError(f"methods.{method}.training: {explain(error, Training)}") from None
     planned = params.get("schedule_steps", budget.steps)
+    if planned is None:  # null: as long as the training
+        planned = params["schedule_steps"] = budget.steps
     if planned != budget.steps:
         raise ConfigError(
             f"methods.{method}.params.{setup.task}.schedule_steps is {planned}, but its training "
@@ -244,49 +235,34 @@ def feature_spec(config: Config, name: str) -> FeatureSpec:
     )
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the first problem of ``error`` in one line, with the nearest valid key."""
+def explain(error: ValidationError, model: type[BaseModel], place: str = "") -> str:
+    """Return the first problem of ``error`` in one line, with the nearest valid key.
+
+    Args:
+        error: what validating said.
+        model: what was validated.
+        place: where a key that is missing would be written, in words.
+    """
     first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
+    path, text = first["loc"], first["msg"].removeprefix("Value error, ")
+    where = ".".join(map(str, path)) + ": " if path else ""
     if first["type"] == "missing":
-        return f"{where}: this key is required"
+        meaning = _fields_at(model, path[:-1])[path[-1]].description
+        return f"{where}this key is required{place}: {meaning}"
+    if first["type"] == "json_invalid":
+        return f"{where}{text}"
     if first["type"] != "extra_forbidden":
-        return f"{where}: {first['msg']} (got {first.get('input')!r})"
-    return (
-        f"{where}: unknown key{hint(str(first['loc'][-1]), _fields_at(model, first['loc'][:-1]))}"
-    )
+        return f"{where}{text} (got {first.get('input')!r})"
+    return f"{where}unknown key{hint(str(path[-1]), _fields_at(model, path[:-1]))}"
 
 
-def _fields_at(model: Any, path: tuple) -> list[str]:
+def _fields_at(model: Any, path: tuple) -> dict[str, FieldInfo]:
     """Return the fields of the model that ``path`` leads to, through dicts and lists."""
     for part in path:
         if isinstance(model, type) and issubclass(model, BaseModel):
             if part not in model.model_fields:
-                return []
+                return {}
             model = model.model_fields[part].annotation
         else:
             model = next((a for a in reversed(getattr(model, "__args__", ()))), None)
-    return list(getattr(model, "model_fields", None) or [])
-
-
-def _read_preset(folder: Path, name: str) -> dict[str, Any]:
-    """Return a preset merged over those that it ``extends``, if any, of which later ones win."""
-    preset = _read_yaml(folder / f"{name}.yaml")
-    parents = preset.pop("extends", None) or []
-    merged: dict[str, Any] = {}
-    for parent in parents if isinstance(parents, list) else [parents]:
-        if parent == name or not (folder / f"{parent}.yaml").is_file():
-            words = f"extends {parent!r}, which is not another preset"
-            raise ConfigError(f"presets/{name}.yaml: {words}")
-        merged = merge(merged, _read_preset(folder, parent))
-    return merge(merged, preset)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
-    if isinstance(data, dict):
-        return data
-    raise ConfigError(f"{path}: a mapping is expected, got {type(data).__name__}")
+    return getattr(model, "model_fields", None) or {}

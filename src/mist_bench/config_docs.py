@@ -8,7 +8,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -24,6 +25,7 @@ from mist_bench.schema import (
     Override,
     Training,
 )
+from mist_bench.types import Kind
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "Top level": Config,
@@ -42,6 +44,8 @@ Written by `mist-bench config-docs`; do not edit.
 
 Later wins, key by key: `config.yaml`, then `presets/<preset>.yaml`, then `--configfile` and
 `--config`. A list is replaced as a whole. An unknown key stops the workflow before any job.
+`training` of `--config` also wins over what the preset gives single methods and experiments, and
+`methods.<name>.training` over its experiments; what `--config` says of these wins over both.
 
 ```bash
 snakemake --cores 8 tables --config preset=smoke
@@ -142,9 +146,11 @@ def _type_name(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in inner)
     if origin is dict:
-        return f"mapping of {_type_name(inner[1])}"
+        return f"mapping of {_type_name(inner[1])}" + (" by task" if inner[0] == Kind else "")
     if type(None) in inner:
         return " or ".join("null" if one is type(None) else _type_name(one) for one in inner)
+    if origin in (Union, UnionType):
+        return ", or ".join(map(_type_name, inner))
     if origin is list:
         return f"list of {_type_name(inner[0])}"
     if origin is tuple:

@@ -5,15 +5,31 @@ Torch-free, because Snakemake imports it for every parse.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
 from mist_bench.signatures import check_names
 from mist_bench.types import Kind, TaskSpec
 
 SPLITS = ("train", "val", "test")
 Fraction = Annotated[float, Field(ge=0, le=1)]
+T = TypeVar("T")
+
+
+def once(values: list[T]) -> list[T]:
+    """Return ``values``.
+
+    Raises:
+        ValueError: if one of them is there twice.
+    """
+    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+        raise ValueError(f"{twice[0]!r} is listed twice")
+    return values
+
+
+Names = Annotated[list[str], AfterValidator(once)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], AfterValidator(once)]
 
 
 class Strict(BaseModel):
@@ -112,7 +128,7 @@ class MethodEntry(Strict):
     )
     label: str = Field(description="name in tables and figures")
     params: dict[Kind, dict[str, Any]] = Field(
-        description="keywords of build for each task the method can do"
+        description="keywords of build for each task the method can do: {classification: {...}}"
     )
     training: dict[str, Any] = Field({}, description="keys of training that differ")
     experiments: dict[str, Override] = Field({}, description="differences for one experiment")
@@ -138,17 +154,15 @@ class Experiment(Strict):
     num_detections: PositiveInt | None = Field(
         None, description="patches extracted at test; K if not given"
     )
-    methods: list[str] = Field(description="keys of methods that compete here")
-    rivals: list[str] = Field(
-        [], description="keys of methods that compete in the extended table only"
-    )
+    methods: Names = Field(description="keys of methods that compete here")
+    rivals: Names = Field([], description="keys of methods that compete in the extended table only")
 
 
 class Config(Strict):
     """The whole configuration after merging."""
 
     preset: str = Field(description="smoke, cpu, paper, ...; part of every path")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1, description="one run per seed")
+    seeds: Seeds = Field(min_length=1, description="one run per seed")
     device: Literal["auto", "cpu", "cuda"] = Field(description="where networks run")
     counting: Literal["corrected", "official"] = Field(
         "corrected",
