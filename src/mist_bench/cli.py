@@ -6,7 +6,6 @@ Heavy modules are imported inside the sub-commands, so that tables and figures n
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import shutil
 import sys
@@ -15,7 +14,15 @@ from pathlib import Path
 
 from mist_bench import config as settings
 from mist_bench import provenance, targets
-from mist_bench.cli_inputs import check_code, check_complete, load_preset, read_config, read_spec
+from mist_bench.cli_inputs import (
+    check_code,
+    check_complete,
+    load_preset,
+    parse_config,
+    read_config,
+    read_job,
+    read_spec,
+)
 from mist_bench.cli_parser import parser
 from mist_bench.gpu_lease import gpu_lease
 from mist_bench.schema import DatasetSpec, FeatureSpec, RunSpec
@@ -46,16 +53,14 @@ def dataset(options: argparse.Namespace) -> None:
     if bool(options.name) == bool(options.spec and options.manifest):
         raise ValueError("give a dataset's name, or --spec with --manifest")
     if options.name:
-        config = settings.load(
-            targets.SETTINGS, {"preset": options.preset} if options.preset else None
-        )
+        config = load_preset(options.preset)
         settings.check_names("dataset", [options.name], config.datasets)
         spec = settings.dataset_spec(config, options.name)
         folder = Path("results", config.preset, "datasets", options.name)
+        check_code("dataset", spec.module, options.code)
     else:
-        spec = read_spec(options.spec, DatasetSpec)
+        spec = read_job("dataset", options, DatasetSpec)
         folder = Path(options.manifest).parent
-    check_code("dataset", spec.module, options.code)
     from mist_bench.datasets.build import build_dataset
 
     build_dataset(spec, folder)
@@ -81,8 +86,7 @@ def import_official(options: argparse.Namespace) -> None:
 
 def features(options: argparse.Namespace) -> None:
     """Compute the features of a dataset."""
-    spec = read_spec(options.spec, FeatureSpec)
-    check_code("features", spec.network.module, options.code)
+    spec = read_job("features", options, FeatureSpec)
     from mist_bench.features import build_features
 
     build_features(spec, Path(options.dataset).parent, Path(options.out).parent, options.device)
@@ -90,8 +94,7 @@ def features(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train one run."""
-    spec = read_spec(options.spec, RunSpec)
-    check_code("train", spec.module, options.code)
+    spec = read_job("train", options, RunSpec)
     manifest, out = Path(options.manifest), Path(options.record).parent
     code = provenance.stage_code("train", spec.module)
     from mist_bench.training import Interrupted
@@ -107,19 +110,16 @@ def train(options: argparse.Namespace) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     """Store the predictions of one run."""
-    spec = read_spec(options.spec, RunSpec)
-    check_code("predict", spec.module, options.code)
+    spec = read_job("predict", options, RunSpec)
     from mist_bench.prediction import predict as predict_run
 
-    data = Path(options.manifest).parent
-    weights, out = Path(options.weights), Path(options.out)
+    data, weights, out = Path(options.manifest).parent, Path(options.weights), Path(options.out)
     predict_run(spec, data, weights, out, options.device, options.split)
 
 
 def trace(options: argparse.Namespace) -> None:
     """Store the stages of one run on one image."""
-    spec = read_spec(options.spec, RunSpec)
-    check_code("trace", spec.module, options.code)
+    spec = read_job("trace", options, RunSpec)
     from mist_bench.tracing import trace as trace_run
 
     data = Path(options.manifest).parent
@@ -199,7 +199,7 @@ def publish(options: argparse.Namespace) -> None:
 
 def resolve(options: argparse.Namespace) -> None:
     """Store a configuration, after checking it once more."""
-    config = settings.validate(json.loads(options.config))
+    config = parse_config("--config", options.config)
     Path(options.out).write_text(settings.canonical(config) + "\n", encoding="utf-8")
 
 

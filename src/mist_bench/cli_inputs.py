@@ -11,25 +11,46 @@ from pydantic import ValidationError
 
 from mist_bench import config as settings
 from mist_bench import provenance, targets
-from mist_bench.schema import Config, Strict
+from mist_bench.schema import Config, DatasetSpec, FeatureSpec, RunSpec, Strict
 from mist_bench.signatures import ConfigError
 
 S = TypeVar("S", bound=Strict)
+J = TypeVar("J", DatasetSpec, FeatureSpec, RunSpec)
 
 
 def read_spec(given: str, model: type[S]) -> S:
     """Return the specification in JSON text, or in the file of that name."""
-    text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
+    inline = given.lstrip().startswith("{")
+    text = given if inline else Path(given).read_text(encoding="utf-8")
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        raise ConfigError(f"--spec: {settings.explain(error, model)}") from None
+        where = "--spec" if inline else given
+        raise ConfigError(f"{where}: {settings.explain(error, model)}") from None
+
+
+def read_job(stage: str, options: argparse.Namespace, model: type[J]) -> J:
+    """Return --spec of a stage, whose keywords its module takes and whose code is --code's."""
+    spec = read_spec(options.spec, model)
+    made = spec.network if isinstance(spec, FeatureSpec) else spec
+    function = "make_split" if isinstance(spec, DatasetSpec) else "build"
+    settings.check_keywords("--spec: params", made.params, made.module, function)
+    check_code(stage, made.module, options.code)
+    return spec
+
+
+def parse_config(where: str, text: str) -> Config:
+    """Return the resolved configuration in JSON text; errors begin with ``where`` it is from."""
+    try:
+        return settings.validate(json.loads(text))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def read_config(options: argparse.Namespace) -> tuple[Config, Path]:
     """Return the configuration that --config or --preset names, and its results folder."""
     if options.config:
-        config = settings.validate(json.loads(options.config.read_text(encoding="utf-8")))
+        config = parse_config(str(options.config), options.config.read_text(encoding="utf-8"))
     else:
         config = load_preset(options.preset)
     return config, Path("results", config.preset)
@@ -55,5 +76,6 @@ def check_complete(
     if missing and not options.partial:
         raise ValueError(
             f"{options.name}: {len(missing)} of {len(files)} runs are missing, first {missing[0]}; "
-            f"make them with snakemake {options.name}, or add --partial"
+            f"make them with snakemake {options.name} --config preset={results.name}, "
+            "or add --partial"
         )

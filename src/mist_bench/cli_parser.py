@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-DEVICE = "auto, cpu or cuda"
+DEVICES = ("auto", "cpu", "cuda")
 SPLITS = ("train", "val", "test")
 
 
@@ -18,7 +18,8 @@ def parser() -> argparse.ArgumentParser:
     def add(name: str, words: str, **options: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=words, description=words)
         for option, meaning in options.items():
-            command.add_argument(f"--{option}", required=True, help=meaning)
+            choices = DEVICES if option == "device" else None
+            command.add_argument(f"--{option}", required=True, choices=choices, help=meaning)
         return command
 
     spec = {"spec": "specification: JSON text or a file with it"}
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
             **spec,
             dataset="manifest.json of the dataset",
             out="manifest.json to write; the features go beside it",
-            device=DEVICE,
+            device="where networks run",
         ),
         add(
             "train",
@@ -40,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
             **data,
             record="run.json to write; weights and curves go beside it",
             work="folder for the checkpoints of all runs",
-            device=DEVICE,
+            device="where networks run",
         ),
         add(
             "predict",
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
             **data,
             weights="weights.safetensors of the run",
             out="predictions.npz to write",
-            device=DEVICE,
+            device="where networks run",
         ),
         add(
             "trace",
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
             **data,
             weights="weights.safetensors of the run",
             out="trace.npz to write",
-            device=DEVICE,
+            device="where networks run",
         ),
         add(
             "evaluate",
