@@ -54,7 +54,7 @@ def test_ascending_by_hand(groups, by, relative, expected):
 def test_a_difference_of_differences_by_hand():
     assert claim_line(LEAD, leads(), {}) == (
         "Holds: MIST's lead, three < hard: 5.0 points, 26.0 points "
-        "(the paper: 4.4 points, 26.2 points; seeds: 1, 1, 3, 1)."
+        "(the paper: 4.4 points, 26.2 points; n = 1, 1, 3, 1)."
     )
     assert claim_line(LEAD, leads(hard=0.94), {}).startswith(
         "Does not hold: MIST's lead, three < hard: 5.0 points, 3.0 points "
@@ -69,7 +69,7 @@ def test_a_chain_with_two_in_no_order():
     values = {"grid": (0.063, 0.039), "air": (0.519, 0.1), "landmarks": (0.201, None)}
     cells = [cell("easy", name, *two, metric=rmse) for name, two in values.items()]
     assert claim_line(claim, cells, {}) == (
-        "Holds: a < b, c: .063, .519, .201 (the paper: .039, .100, -; seeds: 1, 1, 1)."
+        "Holds: a < b, c: .063, .519, .201 (the paper: .039, .100, -; n = 1 each)."
     )
 
 
@@ -119,7 +119,7 @@ def test_a_table_states_its_claims_first(tmp_path):
         "- Not judged: in Both on MNIST-3 digits, Xie20 \\< MIST (soft\\_topk has no value on "
         "mnist\\_3\\_classification).",
         "- Does not hold: in Both on MNIST-hard, Xie20 \\< MIST: 98.0%, 97.0% (the paper: 71.3%, "
-        "97.5%; seeds: 1, 1).",
+        "97.5%; n = 1 each).",
         "- Not judged: MIST's lead over Xie20 in Both, on MNIST-3 digits \\< on MNIST-hard "
         "(mist has no value on mnist\\_3\\_classification).",
     ]

@@ -13,7 +13,7 @@ Place = tuple[str, str]  # experiment, method
 
 
 def claim_line(claim: Claim, cells: Sequence[Cell], barred: Mapping[str, str]) -> str:
-    """Return one line: the verdict, the claim, our values and the paper's, and seeds.
+    """Return one line: the verdict, the claim, our values and the paper's, and how many seeds.
 
     Args:
         claim: of the cells' table.
@@ -44,8 +44,9 @@ def claim_line(claim: Claim, cells: Sequence[Cell], barred: Mapping[str, str]) -
     quantities = [quantity for group in groups for quantity in group]
     show = found[named[0]].number
     texts = [", ".join(_shown(q, known, show) for q in quantities) for known in (ours, paper)]
-    seeds = ", ".join(str(found[place].ours.n) for place in named)
-    return f"{verdict}: {claim.text}: {texts[0]} (the paper: {texts[1]}; seeds: {seeds})."
+    counts = [str(found[place].ours.n) for place in named]
+    seeds = f"{counts[0]} each" if len(set(counts)) == 1 else ", ".join(counts)
+    return f"{verdict}: {claim.text}: {texts[0]} (the paper: {texts[1]}; n = {seeds})."
 
 
 def places(quantity: str, experiment: str) -> list[Place]:
