@@ -188,8 +188,10 @@ def test_means_over_seeds_have_their_interval(results):
     frame = frame_of("table4_classes", results, pascal_config(seeds=[0, 1]))
     assert float(frame.loc[("mist", "f1_class15"), "mean"]) == pytest.approx(7 / 9, abs=1e-6)
     (person,) = [row for row in rows_of("table4_classes", results) if row[0] == "person"]
-    # half width t(.975, 1) / 9 = 12.706 / 9
-    assert person[3] == "77.8% [-63.4%, 219.0%]"
+    # half width t(.975, 1) / 9 = 12.706 / 9, more than there is
+    assert person[3] == "77.8% [0.0%, 100.0%]"
+    text = (results / "tables" / "table4_classes.md").read_text()
+    assert "- Intervals of percentages end at 0% and 100%." in text.splitlines()
 
 
 def test_it_is_made_for_a_config_without_the_experiment(tmp_path):

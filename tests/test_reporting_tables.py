@@ -117,6 +117,7 @@ def test_direction_and_failure_to_reproduce(results):
 
 def test_official_metrics_are_compared_with_the_same_paper_value(results):
     put_run(results, "mist", 0, {"both": 0.90, "both_official": 0.974})
+    put_run(results, "channelwise", 0, {"both": 0.95})
     frame = table("table2", make_config(seeds=[0]), results)
     assert float(frame.loc[(HARD, "mist", "both_official"), "paper"]) == 0.975
     assert frame.loc[(HARD, "mist", "both_official"), "verdict"] == "reproduced (single run)"
@@ -223,9 +224,10 @@ def test_markdown_has_the_papers_rows_and_columns(results):
         "Both (official)",
     ]
     assert lines[start + 2] == (
-        "| IOU 50% | 93.1% / 97.8% (N) | not run / 25.4% | not run / 99.6% |"
+        "| IOU 50% | 93.1% / 97.8% (J) | not run / 25.4% | not run / 99.6% |"
     )
     assert any(line.startswith("- Reproduced: our mean is within the tolerance") for line in lines)
+    assert "J not judged" in lines[2]
 
 
 def test_latex_is_escaped_and_grouped(results):

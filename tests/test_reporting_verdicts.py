@@ -35,9 +35,11 @@ def test_one_seed_has_no_interval_and_none_no_mean():
     ("ours", "paper", "references", "verdict"),
     [
         (single(0.985), 0.975, [], "reproduced (single run)"),  # exactly the tolerance
-        (single(0.9851), 0.975, [], "not reproduced (single run)"),
+        (single(0.9851), 0.975, [], "not judged (single run)"),  # nothing to order it against
         (Estimate(0.95, 0.925, 0.975, 3), 0.975, [], "reproduced"),  # on the interval's edge
-        (Estimate(0.95, 0.91, 0.99, 2), 0.975, [], "not reproduced"),  # too wide to vouch
+        # too wide to vouch
+        (Estimate(0.95, 0.91, 0.99, 2), 0.975, [(0.9, 0.99)], "not reproduced"),
+        (Estimate(0.985, 0.93, 1.0, 2), 0.96, [], "not judged"),  # too wide, though it ends at 1
         (Estimate(0.95, 0.94, 0.96, 3), 0.975, [(0.90, 0.90)], "direction only"),
         (Estimate(0.95, 0.94, 0.96, 3), 0.975, [(0.96, 0.90)], "not reproduced"),
         (single(0.5), 0.248, [(0.9, 0.975)], "direction only (single run)"),
@@ -49,6 +51,15 @@ def test_one_seed_has_no_interval_and_none_no_mean():
 )
 def test_verdicts_by_hand(ours, paper, references, verdict):
     assert judge(ours, paper, references, RULE.tolerance["both"], RULE) == verdict
+
+
+def test_an_interval_of_a_fraction_ends_at_0_and_1():
+    assert estimate([0.1, 0.3], 0.95).ci_low < 0
+    low, high = (estimate(values, 0.95, fraction=True) for values in ([0.1, 0.3], [0.9, 1.0]))
+    # half widths t(.975, 1) / 10 and / 20, with t = 12.706
+    assert (low.ci_low, high.ci_high) == (0, 1)
+    assert low.ci_high == 1
+    assert high.ci_low == pytest.approx(0.95 - 0.6353, abs=1e-4)
 
 
 def test_order_within_the_tolerance_is_equal():

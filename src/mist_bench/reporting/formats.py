@@ -10,12 +10,13 @@ MARKS = {
     "reproduced": "R",
     "direction only": "D",
     "not reproduced": "N",
+    "not judged": "J",
     "not specified": "-",
     "no claim": "-",
 }
 LEGEND = (
     "Each cell: ours / the paper's (verdict). "
-    "R reproduced, D direction only, N not reproduced, - no verdict."
+    "R reproduced, D direction only, N not reproduced, J not judged, - no verdict."
 )
 LEGEND_ALONE = "Each cell: ours alone; the paper has no such table."
 _LATEX = str.maketrans(

@@ -128,6 +128,8 @@ def make_grid(
     notes = [layout.remark] if layout.remark else []
     if metrics:
         notes.append(rule_in_words(rule, metrics))
+    if any(cell.metric.percent and cell.interval for cell in cells):
+        notes.append("Intervals of percentages end at 0% and 100%.")
     notes += _reasons(cells, names)
     return Grid(cells[0].table, caption, columns, rows, notes, bool(metrics))
 

@@ -26,7 +26,7 @@ th, td { text-align: left; vertical-align: top; }
 .reproduced { background: #0072b2; border-color: #0072b2; color: #fff; }
 .direction-only { background: #56b4e9; border-color: #56b4e9; color: #000; }
 .not-reproduced { background: #e69f00; border-color: #e69f00; color: #000; }
-.not-run, .not-specified, .no-claim { background: var(--soft); }
+.not-judged, .not-run, .not-specified, .no-claim { background: var(--soft); }
 img { max-width: 100%; background: #fff; border: 1px solid var(--line); }
 </style>
 </head>

@@ -152,7 +152,7 @@ def _value_cell(
         experiment=experiment,
         method=method,
         metric=metric,
-        ours=estimate([float(value) for value in values], evidence.rule.confidence),
+        ours=estimate(list(values), evidence.rule.confidence, fraction=metric.percent),
         paper=float(known.iloc[0]) if len(known) else None,
     )
     if len(values):

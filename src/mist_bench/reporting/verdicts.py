@@ -10,7 +10,14 @@ from scipy import stats
 
 from mist_bench.reporting.files import Rule
 
-VERDICTS = ("reproduced", "direction only", "not reproduced", "not run", "not specified")
+VERDICTS = (
+    "reproduced",
+    "direction only",
+    "not reproduced",
+    "not judged",
+    "not run",
+    "not specified",
+)
 NO_CLAIM = "no claim"
 SINGLE_RUN = " (single run)"
 
@@ -25,8 +32,14 @@ class Estimate:
     n: int
 
 
-def estimate(values: Sequence[float], confidence: float) -> Estimate:
-    """Return the mean and the t-interval over seeds; no interval from a single one."""
+def estimate(values: Sequence[float], confidence: float, *, fraction: bool = False) -> Estimate:
+    """Return the mean and the t-interval over seeds; no interval from a single one.
+
+    Args:
+        values: one per seed.
+        confidence: level of the interval.
+        fraction: whether values are in [0, 1], where the interval then ends.
+    """
     n = len(values)
     if n == 0:
         return Estimate(None, None, None, 0)
@@ -35,7 +48,8 @@ def estimate(values: Sequence[float], confidence: float) -> Estimate:
         return Estimate(mean, None, None, 1)
     error = float(np.std(values, ddof=1)) / np.sqrt(n)
     half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
-    return Estimate(mean, mean - half, mean + half, n)
+    low, high = mean - half, mean + half
+    return Estimate(mean, *((max(low, 0.0), min(high, 1.0)) if fraction else (low, high)), n)
 
 
 def same_number(ours: Estimate, paper: float, tolerance: float, widest: float) -> bool:
@@ -50,7 +64,10 @@ def same_number(ours: Estimate, paper: float, tolerance: float, widest: float) -
     # a difference of exactly the tolerance counts, whatever binary fractions make of it
     if abs(ours.mean - paper) <= tolerance + 1e-9:
         return True
-    if ours.ci_low is None or ours.ci_high - ours.mean > widest * tolerance:
+    if ours.ci_low is None:
+        return False
+    # the longer side: the other one may end at 0 or 1
+    if max(ours.ci_high - ours.mean, ours.mean - ours.ci_low) > widest * tolerance:
         return False
     return ours.ci_low <= paper <= ours.ci_high
 
@@ -82,7 +99,9 @@ def judge(
         return "not specified"
     if same_number(ours, paper, tolerance, rule.widest_interval):
         verdict = "reproduced"
-    elif references and all(
+    elif not references:
+        verdict = "not judged"
+    elif all(
         order(ours.mean, other, tolerance) == order(paper, other_paper, tolerance)
         for other, other_paper in references
     ):
@@ -100,6 +119,7 @@ def rule_in_words(rule: Rule, metrics: Sequence[str]) -> str:
         f"{rule.confidence:.0%} t-interval over seeds holds it and is at most "
         f"±{rule.widest_interval:g} tolerances wide. Direction only: not that, but below, about "
         "equal to (within the tolerance) or above MIST in the same column as in the paper; for "
-        "MIST itself, the same against every other method there. Not reproduced: neither. "
+        "MIST itself, the same against every other method there. Not reproduced: neither. Not "
+        "judged: not reproduced as a number, and nothing in the column to order it against. "
         "Not specified: the paper has no such number. Single run: one seed, hence no interval."
     )
