@@ -97,6 +97,18 @@ def test_evaluate_writes_the_hand_computed_metrics(spec, data, tmp_path):
     ]
 
 
+def test_what_predictions_are_made_of_is_kept_and_their_split_checked(spec, data, tmp_path):
+    path, out = tmp_path / "predictions.npz", tmp_path / "metrics.json"
+    np.savez(path, **found(), split="test", weights_sha256="abc")
+    evaluate(spec, data, path, out)
+    stored = json.loads(out.read_text())
+    assert (stored["split"], stored["weights_sha256"]) == ("test", "abc")
+    np.savez(path, **found(), split="val", weights_sha256="abc")
+    with pytest.raises(ValueError, match=r"predictions.npz: of the split val; predict test first"):
+        evaluate(spec, data, path, out)
+    assert json.loads(out.read_text()) == stored
+
+
 def test_a_bad_prediction_is_named_with_its_file_and_leaves_nothing(spec, data, tmp_path):
     arrays = found()
     arrays["labels"][0, 0] = 3

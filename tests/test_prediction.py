@@ -1,5 +1,7 @@
 """From weights to stored predictions: padding, types, and weights that do not fit."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -100,6 +102,10 @@ def test_a_file_holds_what_the_method_says(tiny_spec, tiny_dataset, tmp_path, we
     expected = method.predict(to_images(load_split(tiny_dataset, "test")["images"], CPU))
     with np.load(tmp_path / "predictions.npz") as stored:
         assert stored["counts"].tolist() == [2] * 5
+        assert (str(stored["split"]), str(stored["weights_sha256"])) == (
+            "test",
+            hashlib.sha256(weights.read_bytes()).hexdigest(),
+        )
         for name in ("boxes", "scores", "labels", "probs"):
             wanted = torch.stack([getattr(one, name) for one in expected]).numpy()
             np.testing.assert_allclose(stored[name], wanted, atol=1e-4)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mist_bench.boxes import to_pixels
 from mist_bench.datasets.files import load_manifest, load_split
+from mist_bench.provenance import file_digest
 from mist_bench.schema import RunSpec
 from mist_bench.seeding import seed_torch
 from mist_bench.transfer import to_device
@@ -151,6 +152,8 @@ def predict(
 ) -> None:
     """Write the predictions of trained weights on a split, boxes in pixels of its images.
 
+    With them are stored the name of the split and the digest of the weights.
+
     Args:
         spec: the run that was trained.
         data: folder of its dataset, or of the features that it sees instead.
@@ -171,7 +174,7 @@ def predict(
         arrays["boxes"] = to_pixels(arrays["boxes"], **cells)
     fresh = out.with_suffix(".new.npz")
     try:
-        np.savez_compressed(fresh, **arrays)
+        np.savez_compressed(fresh, **arrays, split=split, weights_sha256=file_digest(weights))
         fresh.replace(out)
     finally:
         fresh.unlink(missing_ok=True)

@@ -31,6 +31,7 @@ from mist_bench.schema import RunSpec
 from mist_bench.types import TaskSpec
 
 Arrays = Mapping[str, NDArray]
+ORIGIN = ("weights_sha256", "split")  # what predictions are made of; earlier versions store neither
 
 
 def evaluate(
@@ -46,15 +47,19 @@ def evaluate(
         split: the one that was predicted.
 
     Returns:
-        What was written: the run's names, ``status``, ``images``, ``instances`` and ``metrics``.
+        What was written: the run's names, ``status``, ``images``, ``instances``, ``metrics``, and
+        the ``ORIGIN`` of the predictions where they store it.
 
     Raises:
-        ValueError: in one line, if the predictions do not fit the split.
+        ValueError: in one line, if the predictions are of another split or do not fit this one.
     """
     if "cells" in load_manifest(data):
         raise ValueError(f"{data}: features, in whose cells no box is judged: give the images'")
     truth = load_split(data, split)
     arrays = load_predictions(predictions)
+    origin = {name: str(arrays[name]) for name in ORIGIN if name in arrays}
+    if origin.get("split", split) != split:
+        raise ValueError(f"{predictions}: of the split {origin['split']}; predict {split} first")
     if spec.task.kind == "reconstruction" and "scores" in arrays:
         arrays.setdefault("labels", np.full(arrays["scores"].shape, -1))
     try:
@@ -67,6 +72,7 @@ def evaluate(
         "method": spec.method,
         "seed": spec.seed,
         "status": "ok",
+        **origin,
         "images": len(truth["images"]),
         "instances": int(truth["counts"].sum()),
         "metrics": metrics,
