@@ -115,10 +115,10 @@ def test_tables_without_an_official_kind_stay(table):
 
 def finished_run(folder, experiment):
     """Train, predict and evaluate MIST on noise; return the configuration and the metrics."""
-    config = load("smoke", compat="official")
-    spec = settings.run_spec(config, experiment, "mist", 0)
     budget = {"steps": 2, "batch_size": 1, "validate_every": 2}
-    spec = spec.model_copy(update={"training": spec.training.model_copy(update=budget)})
+    mist = {"experiments": {experiment: {"training": budget}}}
+    config = load("smoke", compat="official", methods={"mist": mist})
+    spec = settings.run_spec(config, experiment, "mist", 0)
     data = folder / "data"
     data.mkdir()
     floats = spec.task.image_size[0] > 3

@@ -194,6 +194,19 @@ def test_means_over_seeds_have_their_interval(results):
     assert "- Intervals of percentages end at 0% and 100%." in text.splitlines()
 
 
+def test_seeds_that_are_lost_or_lack_a_metric_are_noted_where_the_paper_has_no_value(results):
+    put_run(results, "mist", 1, BY_CLASS | {"f1_class15": None}, experiment=PASCAL)
+    frame = frame_of("table4_classes", results, pascal_config(seeds=[0, 1, 2]))
+    lost = "of 3 seeds missing: seed 2: no metrics.json"
+    assert frame.loc[("mist", "recall_class15"), "verdict"] == f"not specified; {lost}"
+    gap = f"not specified; n = 1, no value in 1 of 2 runs; {lost}"
+    row = frame.loc[("mist", "f1_class15")]
+    assert (float(row["mean"]), row["n"], row["verdict"]) == (0.666667, 1, gap)
+    notes = (results / "tables" / "table4_classes.md").read_text().splitlines()
+    assert f"- MIST on PASCAL+COCO: not specified; {lost}." in notes
+    assert f"- person F1 of MIST on PASCAL+COCO: {gap}." in notes
+
+
 def test_it_is_made_for_a_config_without_the_experiment(tmp_path):
     folder = tmp_path / "cpu"
     write_table("table4_classes", make_config(), folder, folder / "tables")

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 
@@ -11,6 +12,7 @@ from mist_bench.schema import Config
 
 CSV_COLUMNS = "table,experiment,method,metric,mean,ci_low,ci_high,n,paper,delta,verdict"
 HARD = "mnist_hard_classification"
+TRACEBACK = "Traceback (most recent call last):"
 
 
 def make_config(preset="cpu", seeds=(0, 1, 2), methods=("mist", "channelwise")) -> Config:
@@ -278,6 +280,32 @@ def test_a_bad_metrics_file_is_a_failed_run(content, reason, results):
     (results / "runs" / HARD / "mist" / "seed0" / "metrics.json").write_text(content)
     row = collect(make_config(seeds=[0]), results).iloc[0]
     assert (row["status"], row["reason"]) == ("failed", reason)
+
+
+def test_a_crash_is_a_failed_run(results):
+    log = results / "runs" / HARD / "mist" / "seed0" / "train.log"
+    log.parent.mkdir(parents=True)
+    for text, status in (("step 7\n", "not run"), (f"{TRACEBACK}\nKeyError: 'a'\n", "failed")):
+        log.write_text(text)
+        row = collect(make_config(seeds=[0]), results).iloc[0]
+        assert (row["status"], row["reason"]) == (
+            status,
+            f"no metrics.json; train.log ends: {text.splitlines()[-1]}",
+        )
+
+
+def test_metrics_of_earlier_weights_are_not_reported(results):
+    put_run(results, "mist", 0, {"both": 0.975})
+    folder = results / "runs" / HARD / "mist" / "seed0"
+    (folder / "weights.safetensors").write_bytes(b"new")
+    content = json.loads((folder / "metrics.json").read_text())
+    for stored, status in (("old", "failed"), ("new", "ok"), (None, "ok")):
+        digest = stored and hashlib.sha256(stored.encode()).hexdigest()
+        known = {"weights_sha256": digest} if digest else {}
+        (folder / "metrics.json").write_text(json.dumps(content | known))
+        row = collect(make_config(seeds=[0]), results).iloc[0]
+        assert row["status"] == status
+        assert row["reason"] == ("metrics of earlier weights" if status == "failed" else "")
 
 
 def test_metrics_of_an_earlier_training_are_not_reported_as_this_ones(results):

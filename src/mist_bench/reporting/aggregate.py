@@ -9,8 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from mist_bench import config as settings
+from mist_bench import provenance
+from mist_bench.reporting.overrides import changed_setting
 from mist_bench.schema import Config
 
+OTHER_SETTINGS = "other settings"
 COLUMNS = [
     "preset",
     "experiment",
@@ -37,15 +41,15 @@ def collect(config: Config, results: Path) -> pd.DataFrame:
 
     Returns:
         One row per run and metric with the columns ``COLUMNS``, what a step costs among the
-        metrics; ``status`` is ``ok``, ``failed`` or ``not run``. A run without metrics has one row,
-        with its reason and an empty metric.
+        metrics; ``status`` is ``ok``, ``failed``, ``not run`` or ``OTHER_SETTINGS``. A run that is
+        not ``ok`` has one row, with its reason and an empty metric.
     """
     rows = [
         row
         for experiment, setup in config.experiments.items()
         for method in setup.methods + setup.rivals
         for seed in config.seeds
-        for row in _rows(config.preset, results, experiment, method, seed)
+        for row in _rows(config, results, experiment, method, seed)
     ]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     counts = dict.fromkeys(("images", "instances", "steps"), "Int64")  # whole also beside gaps
@@ -67,15 +71,19 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _rows(
-    preset: str, results: Path, experiment: str, method: str, seed: int
+    config: Config, results: Path, experiment: str, method: str, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of one run."""
     folder = run_folder(results, experiment, method, seed)
     run = read_json(folder / "run.json") or {}
     # without its record, a training is going on or has failed: its old metrics are another run's
     metrics = read_json(folder / "metrics.json") if run else None
-    names = {"preset": preset, "experiment": experiment, "method": method, "seed": seed}
+    names = {"preset": config.preset, "experiment": experiment, "method": method, "seed": seed}
     status, reason = _status(folder, run, metrics, names)
+    if status == "ok" and (then := read_json(folder / "config.json")):
+        spec = settings.run_spec(config, experiment, method, seed)
+        if changed := changed_setting(then, spec):
+            status, reason = OTHER_SETTINGS, one_line(changed)
     common = names | {"status": status, "reason": reason}
     common |= {key: run.get(key) for key in ("steps", "seconds", "commit")}
     if status != "ok" or metrics is None:
@@ -112,6 +120,10 @@ def _status(
     for key, expected in names.items():
         if metrics.get(key, expected) != expected:
             return "failed", f"metrics.json is of {key} {metrics[key]!r}, not {expected!r}"
+    weights, digest = folder / "weights.safetensors", metrics.get("weights_sha256")
+    # earlier versions did not store it
+    if digest and weights.is_file() and digest != provenance.file_digest(weights):
+        return "failed", "metrics of earlier weights"
     return "ok", ""
 
 
@@ -121,11 +133,13 @@ def _without_metrics(folder: Path) -> tuple[str, str]:
     if not logs:
         return "not run", "no metrics.json"
     newest = max(logs, key=lambda path: (path.stat().st_mtime_ns, path.name))
-    last = "".join(newest.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:])
+    text = newest.read_text(encoding="utf-8", errors="replace")
+    last = "".join(text.strip().splitlines()[-1:])
     # how the command line reports an error
     if last.startswith("mist-bench "):
         return "failed", one_line(last.removeprefix("mist-bench "))
-    return "not run", one_line(f"no metrics.json; {newest.name} ends: {last}")
+    status = "failed" if "Traceback (most recent call last)" in text else "not run"
+    return status, one_line(f"no metrics.json; {newest.name} ends: {last}")
 
 
 def one_line(text: object, limit: int = 200) -> str:

@@ -9,6 +9,8 @@ from mist_bench.reporting.files import Rule
 from mist_bench.reporting.layouts import PAPER_METHODS, Layout, Metric
 from mist_bench.reporting.verdicts import Estimate, rule_in_words
 
+NO_VALUE = "no value in"  # how a verdict says that some of the runs lack the metric
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -153,9 +155,11 @@ def _reasons(cells: Sequence[Cell], names: Mapping[str, Mapping[str, str]]) -> l
     grouped: dict[str, list[str]] = {}
     for cell in cells:
         said = cell.verdict.replace(" (single run)", "")
-        if said == cell.short_verdict or said.startswith("not specified"):
+        if said == cell.short_verdict or said.startswith("not specified:"):
             continue
         who = f"{names['method'][cell.method]} on {names['experiment'][cell.experiment]}"
+        if NO_VALUE in said:  # of some metrics only
+            who = " ".join(filter(None, [cell.metric.row, cell.metric.label, "of", who]))
         if who not in grouped.setdefault(said, []):
             grouped[said].append(who)
     return [f"{', '.join(who)}: {said}." for said, who in grouped.items()]

@@ -12,8 +12,9 @@ from mist_bench.reporting.aggregate import collect, read_json
 from mist_bench.reporting.claims import claim_line
 from mist_bench.reporting.files import RESOURCES, Rule, read_paper, read_rule, write_text
 from mist_bench.reporting.formats import to_latex, to_markdown
-from mist_bench.reporting.grid import Cell, Grid, make_grid
+from mist_bench.reporting.grid import NO_VALUE, Cell, Grid, make_grid
 from mist_bench.reporting.layouts import LAYOUTS, Layout, Metric, counted
+from mist_bench.reporting.overrides import changes_of_preset
 from mist_bench.reporting.verdicts import NO_CLAIM, estimate, judge
 from mist_bench.schema import Config
 from mist_bench.targets import DETAILS, EXTENDED, table_methods
@@ -44,6 +45,7 @@ class Evidence:
         paper: the paper's numbers, as ``files.read_paper``.
         rule: the rule for verdicts.
         sources: where each experiment's data are from, in words; no key without a manifest.
+        changed: settings that are not the preset's, as ``key: preset's -> ours``.
     """
 
     config: Config
@@ -51,6 +53,7 @@ class Evidence:
     paper: pd.DataFrame
     rule: Rule
     sources: Mapping[str, str]
+    changed: Sequence[str]
 
 
 def write_table(
@@ -86,7 +89,8 @@ def gather(config: Config, results: Path, resources: Path = RESOURCES) -> Eviden
             seen = f", seen as features of {features.backbone}" if features else ""
             sources[experiment] = f"{manifest['source']}{seen}"
     runs = collect(config, results)
-    return Evidence(config, runs, read_paper(resources), read_rule(resources), sources)
+    rule, changed = read_rule(resources), changes_of_preset(config)
+    return Evidence(config, runs, read_paper(resources), rule, sources, changed)
 
 
 def to_frame(cells: Sequence[Cell]) -> pd.DataFrame:
@@ -181,7 +185,7 @@ def missing_seeds(runs: pd.DataFrame) -> str:
     """Return the seeds without metrics and their reasons, '' if there is none."""
     missing = runs[runs["status"] != "ok"]
     return "; ".join(
-        f"seed {seed}: {'failed: ' if status == 'failed' else ''}{reason}"
+        f"seed {seed}: {'' if status == 'not run' else f'{status}: '}{reason}"
         for seed, status, reason in zip(
             missing["seed"], missing["status"], missing["reason"], strict=True
         )
@@ -194,6 +198,9 @@ def _compare(cell: Cell, cells: Sequence[Cell], evidence: Evidence) -> dict[str,
     runs = runs[(runs["experiment"] == cell.experiment) & (runs["method"] == cell.method)]
     lost = missing_seeds(runs)
     suffix = f"; of {len(evidence.config.seeds)} seeds missing: {lost}" if lost else ""
+    finished = runs.loc[runs["status"] == "ok", "seed"].nunique()
+    if gone := finished - cell.ours.n:
+        suffix = f"; n = {cell.ours.n}, {NO_VALUE} {gone} of {finished} runs{suffix}"
     reason = None if cell.paper is None else _barred(cell.experiment, evidence)
     if reason:
         return {"verdict": f"{NO_CLAIM}: {reason}{suffix}"}
@@ -256,8 +263,12 @@ def caption(name: str, layout: Layout, evidence: Evidence) -> str:
     seeds = ", ".join(str(seed) for seed in evidence.config.seeds)
     number = name.removeprefix("table").partition("_")[0]
     which = "extended beyond" if name in EXTENDED or name in DETAILS else "of"
+    more = len(evidence.changed) - 3
+    changed = [*evidence.changed[:3], *([f"{more} more"] if more > 0 else [])]
+    changes = f"Changed from the preset: {', '.join(changed)}. " if changed else ""
     return (
         f"Table {number} {which} the paper. {layout.title}. "
         f"Preset {evidence.config.preset}; seeds {seeds} "
-        f"(n = {len(evidence.config.seeds)} unless noted). Data: {data or 'not built yet'}."
+        f"(n = {len(evidence.config.seeds)} unless noted). {changes}"
+        f"Data: {data or 'not built yet'}."
     )

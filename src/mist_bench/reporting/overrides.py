@@ -1,0 +1,58 @@
+"""Which settings are not the preset's: a run's, or those of the whole configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from mist_bench import config as settings
+from mist_bench import provenance
+from mist_bench.schema import Config, RunSpec
+from mist_bench.signatures import ConfigError
+from mist_bench.targets import SETTINGS
+
+
+def changed_setting(then: Mapping[str, Any], spec: RunSpec) -> str:
+    """Return the first setting that a run had otherwise than ``spec``, '' if there is none.
+
+    A setting that its config.json lacks did not exist yet, and is not compared.
+    ``planning.is_done`` compares the whole text, since that is what makes Snakemake train again.
+
+    Args:
+        then: what is in config.json of the run.
+        spec: of the run, as the configuration is now.
+
+    Returns:
+        ``key: the run's -> the configuration's``.
+    """
+    now = spec.model_dump(mode="json")
+    lines = provenance.changes(settings.merge(now, then), now)
+    return lines[0] if lines else ""
+
+
+def changes_of_preset(config: Config) -> list[str]:
+    """Return the settings that are not the preset's; none if there is no preset of that name.
+
+    Seeds and device are not among them: a caption names the seeds, the report the devices.
+
+    Returns:
+        ``key: the preset's -> the configuration's``, or the key alone if its value is a path, a
+        list or a mapping.
+    """
+    try:
+        preset = _preset(config.preset)
+    except ConfigError:
+        return []
+    elsewhere = {"seeds", "device"}
+    then, now = (one.model_dump(mode="json", exclude=elsewhere) for one in (preset, config))
+    return [
+        line.partition(":")[0] if re.search(r"[/\[{]", line) else line
+        for line in provenance.changes(then, now)
+    ]
+
+
+@cache
+def _preset(name: str) -> Config:
+    return settings.load(SETTINGS, {"preset": name})
