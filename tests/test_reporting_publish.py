@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from mist_bench import config as settings
+from mist_bench import targets
 from mist_bench.reporting.publish import CURVES, publish
 from tests.test_reporting_tables import HARD, make_config, put_run
 
@@ -29,6 +31,35 @@ def test_tables_curves_and_origin_are_kept_and_weights_are_not(results, tmp_path
     (origin,) = json.loads((reference / "origin.json").read_text())
     assert (origin["experiment"], origin["method"], origin["seed"]) == (HARD, "mist", 0)
     assert (origin["commit"], origin["cpu"], origin["cpu_seconds"]) == ("abc", "CPU", 400.0)
+
+
+def test_a_figure_is_kept_if_its_runs_are_there(results, tmp_path):
+    (results / "figures").mkdir()
+    # of figure2 there is no run, of figure7 one of three
+    for name in ("figure2", "figure5", "figure7"):
+        (results / "figures" / f"{name}.png").write_text("page")
+    (results / "runs" / HARD / "mist" / "seed0" / "heatmaps.npz").write_text("one of three")
+    for method in ("mist", "channelwise"):
+        folder = results / "runs" / HARD / method / "seed0"
+        folder.mkdir(exist_ok=True, parents=True)
+        (folder / "predictions.npz").write_text("stored")
+    publish(make_config(), results, tmp_path / "reference")
+    kept = [path.name for path in (tmp_path / "reference" / "figures").iterdir()]
+    assert kept == ["figure5.png"]
+
+
+def test_a_run_of_other_settings_is_refused(tmp_path):
+    config = settings.load(targets.SETTINGS, {"preset": "smoke"})
+    results = tmp_path / "smoke"
+    put_run(results, "mist", 0, {"both": 0.9})
+    folder = results / "runs" / HARD / "mist" / "seed0"
+    spec = settings.run_spec(config, HARD, "mist", 0).model_dump(mode="json")
+    spec["training"]["steps"] += 1
+    (folder / "config.json").write_text(json.dumps(spec))
+    with pytest.raises(ValueError, match=f"^{folder}: other settings .training.steps: ") as caught:
+        publish(config, results, tmp_path / "reference")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "reference").exists()
 
 
 @pytest.mark.parametrize("commit", ["abc-dirty", None])

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mist_bench.reporting.aggregate import collect, read_json, run_folder
+from mist_bench.reporting.aggregate import OTHER_SETTINGS, collect, read_json, run_folder
 from mist_bench.reporting.figures import DRAWN
 from mist_bench.schema import Config
+from mist_bench.targets import figure_input, figure_runs
 
 TEXTS = ("tables/*.csv", "tables/*.md", "tables/*.tex", "metrics.csv", "bench/*")
-PICTURES = tuple(f"figures/{name}.png" for name in DRAWN)  # pages that say "not run" are left out
 CURVES = ("train.csv", "val.csv", "config.json")
 ORIGIN = ("commit", "device", "cpu", "gpu", "cores", "python", "system", "versions", "threads")
 
@@ -29,9 +30,14 @@ def publish(config: Config, results: Path, reference: Path) -> list[Path]:
         The files written.
 
     Raises:
-        ValueError: if no run has ended, or one comes from code that was not committed.
+        ValueError: if no run has ended, or one has other settings than the configuration's, or
+            comes from code that was not committed.
     """
-    runs = collect(config, results).query("status == 'ok'")
+    found = collect(config, results)
+    for run in found[found["status"] == OTHER_SETTINGS].itertuples():
+        folder = run_folder(results, run.experiment, run.method, run.seed)
+        raise ValueError(f"{folder}: other settings ({run.reason}); run it again or remove it")
+    runs = found[found["status"] == "ok"]
     keys = runs[["experiment", "method", "seed"]].drop_duplicates().itertuples(index=False)
     records = {key: read_json(run_folder(results, *key) / "run.json") or {} for key in keys}
     if not records:
@@ -42,7 +48,7 @@ def publish(config: Config, results: Path, reference: Path) -> list[Path]:
             raise ValueError(f"{run_folder(results, *key)}: from uncommitted code; commit, rerun")
     fresh = reference.with_name(f".{reference.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
-    for pattern in TEXTS + PICTURES:
+    for pattern in (*TEXTS, *_pictures(config, results)):
         for path in sorted(results.glob(pattern)):
             _copy(path, fresh / path.relative_to(results))
     for key in records:
@@ -54,6 +60,14 @@ def publish(config: Config, results: Path, reference: Path) -> list[Path]:
     shutil.rmtree(reference, ignore_errors=True)
     fresh.rename(reference)
     return sorted(path for path in reference.rglob("*") if path.is_file())
+
+
+def _pictures(config: Config, results: Path) -> Iterator[str]:
+    """Yield the figures whose runs are all there: the page of another may say "not run"."""
+    for name in DRAWN:
+        folders = [run_folder(results, *run) for run in figure_runs(config, name)]
+        if folders and all((folder / figure_input(name)).is_file() for folder in folders):
+            yield f"figures/{name}.png"
 
 
 def _origin(key: tuple, record: dict[str, Any]) -> dict[str, Any]:
