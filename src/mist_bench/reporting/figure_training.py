@@ -69,8 +69,8 @@ def figure7(config: Config, results: Path) -> Figure:
         f"loss (Eq. 7, without the offsets'), and the heatmap of an image that is not trained on, "
         f"after as many steps as written above. Preset {config.preset}; training steps: "
         f"{steps_of(config, results, experiment, [method])}. {band}. Losses are means over the "
-        f"batches since the last point; all axes are logarithmic. Heatmaps: seed {first}, the first "
-        f"image of the val split, all from 0 (dark) to the highest value of the last. "
+        f"batches since the last point; all axes are logarithmic. Heatmaps: seed {first}, the "
+        f"first image of the val split, all from 0 (dark) to the highest value of the last. "
         f"Data: {source_of(dataset)}.",
     )
 
