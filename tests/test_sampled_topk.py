@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from mist_bench.models import sampled_topk
+from mist_bench.models import soft_topk
 from mist_bench.models.sampled_topk import (
     attention_top_k,
     perturbed_top_k,
@@ -144,7 +144,7 @@ def test_scores_must_be_finite(operator, value):
 @pytest.mark.parametrize("name", ["perturbed", "subset", "attention"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_unchecked_as_on_a_gpu_they_spoil_the_mask_of_their_image_alone(name, value, monkeypatch):
-    monkeypatch.setattr(sampled_topk, "check_scores", lambda *_: None)
+    monkeypatch.setattr(soft_topk, "is_readable", lambda _: False)
     mask = OPERATORS[name](torch.tensor([[0.0, 1, 2], [0, value, 2]]), 1)
     assert mask[0].isfinite().all()
     assert mask[1].isnan().any()
@@ -160,14 +160,28 @@ def test_count_must_be_possible(operator, count):
 @pytest.mark.parametrize(
     "operator",
     [
-        partial(perturbed_top_k, sigma=0, samples=1),
-        partial(perturbed_top_k, sigma=1, samples=0),
-        partial(subset_top_k, temperature=0),
+        partial(perturbed_top_k, samples=1),
+        lambda scores, count, sigma: subset_top_k(scores, count, temperature=sigma),
     ],
 )
-def test_softness_must_be_positive(operator):
-    with pytest.raises(ValueError, match="must be positive"):
-        operator(torch.rand(1, 3), 1)
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
+def test_softness_must_be_positive(operator, value):
+    with pytest.raises(ValueError, match=f"must be positive and .*, got {value}"):
+        operator(torch.rand(1, 3), 1, sigma=value)
+
+
+@pytest.mark.parametrize("sigma", [1e300, 1e38, 1e-300])
+def test_noise_must_be_a_number_of_the_scores_type(sigma):
+    scores = torch.rand(1, 3)
+    with pytest.raises(ValueError, match=r"sigma must be .* in the range of torch.float32, got 1e"):
+        perturbed_top_k(scores, 1, sigma=sigma, samples=1)
+    mask = perturbed_top_k(scores.double(), 1, sigma=sigma, samples=9)
+    assert mask.sum().item() == pytest.approx(1)
+
+
+def test_samples_must_be_positive():
+    with pytest.raises(ValueError, match="the samples must be positive, got 0"):
+        perturbed_top_k(torch.rand(1, 3), 1, sigma=1, samples=0)
 
 
 def test_the_gradient_needs_no_one_hots():

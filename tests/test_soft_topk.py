@@ -42,11 +42,22 @@ def rows(*values, grad=False):
     return torch.tensor(values, dtype=torch.float64, requires_grad=grad)
 
 
-def test_stored_output_of_the_published_operator():
+def published_by_iterations(scores):
+    """Return the mask that the published operator's own plan gives: the smallest go to anchor 0."""
+    cost = torch.stack([scores**2, (scores - 1) ** 2], dim=1) / 36
+    return 6 * soft_topk._TransportPlan.apply(cost, 0.5, 0.05, 500, 1e-8)[:, 0]
+
+
+@pytest.mark.parametrize(
+    "smallest",
+    [lambda scores: threshold_top_k(-scores, 3, LOGISTIC, 0.9), published_by_iterations],
+    ids=["threshold", "iterations"],
+)
+def test_stored_output_of_the_published_operator(smallest):
     # google-research soft_topk, demo notebook: the 3 smallest, epsilon .05, costs over their
     # maximum 36, hence T = .05 * 36 / 2; the gradient is the one of elements 1 to 3
     scores = rows([5, 2, 3, 4, 1, 6], grad=True)
-    mask = threshold_top_k(-scores, 3, LOGISTIC, 0.9)
+    mask = smallest(scores)
     wanted = [0.15886909, 0.84113085, 0.63542354, 0.36457655, 0.9414631, 0.05853688]
     np.testing.assert_allclose(mask[0].detach(), wanted, atol=1e-6)
     mask[0, 1:4].sum().backward()
@@ -138,16 +149,80 @@ def test_gradient_of_the_family_is_the_finite_difference(distribution):
     assert gradcheck(lambda x: threshold_top_k(x, 3, distribution, 0.7), (scores,))
 
 
-@pytest.mark.parametrize("iterations", [1, 5, 50])
 @pytest.mark.parametrize("epsilon", [1.0, 1e-2, 1e-4, 1e-6])
-def test_sinkhorn_stays_finite_for_any_epsilon(epsilon, iterations):
+def test_sinkhorn_stays_finite_for_any_epsilon(epsilon):
     torch.manual_seed(0)
-    scores = torch.randn(3, 30, requires_grad=True)
-    mask = sinkhorn_top_k(scores, 4, epsilon=epsilon, iterations=iterations)
+    scores = torch.rand(3, 30) / 10
+    scores[:, :4] += 1  # a gap: the sharpest plan is found, too
+    scores.requires_grad_()
+    mask = sinkhorn_top_k(scores, 4, epsilon=epsilon, iterations=50)
     (grad,) = torch.autograd.grad(mask.square().sum(), scores)
     np.testing.assert_allclose(mask.sum(1).detach(), [4] * 3, atol=1e-4)
     # a sharp plan makes the gradient 0 / 0 but for the clip
     assert torch.isfinite(grad).all()
+
+
+TOO_FEW = pytest.mark.parametrize(
+    ("size", "count", "epsilon", "iterations"), [(40, 35, 0.1, 1), (400, 9, 1e-4, 200)]
+)
+
+
+@TOO_FEW
+def test_sinkhorn_says_that_it_has_not_converged(size, count, epsilon, iterations):
+    scores = torch.rand(2, size, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match=f"not converged in {iterations} iterations: make more"):
+        sinkhorn_top_k(scores, count, epsilon=epsilon, iterations=iterations)
+
+
+@TOO_FEW
+def test_as_on_a_gpu_sinkhorn_spoils_the_masks_that_have_not_converged(
+    size, count, epsilon, iterations, monkeypatch
+):
+    monkeypatch.setattr(soft_topk, "is_readable", lambda _: False)
+    scores = torch.rand(2, size, generator=torch.Generator().manual_seed(0))
+    scores[0] = (torch.arange(size) < count).float()  # at its limit after one iteration, or nearly
+    mask = sinkhorn_top_k(scores, count, epsilon=epsilon, iterations=iterations)
+    np.testing.assert_allclose(mask[0], scores[0], atol=0.05)
+    assert mask[1].isnan().all()
+
+
+@pytest.mark.parametrize(("epsilon", "iterations"), [(0.01, 200), (0.05, 50), (0.4, 20)])
+@pytest.mark.parametrize("count", [1, 9, 399])
+def test_sinkhorn_that_has_converged_is_in_range(count, epsilon, iterations):
+    scores = torch.rand(4, 400, generator=torch.Generator().manual_seed(0))
+    mask = sinkhorn_top_k(scores, count, epsilon=epsilon, iterations=iterations)
+    assert mask.min() >= 0
+    assert mask.max() <= 1.01
+    np.testing.assert_allclose(mask, soft_top_k(scores, count, epsilon=epsilon), atol=0.02)
+
+
+BEYOND_FLOAT64 = pytest.mark.parametrize(
+    ("values", "count", "temperature"),
+    [
+        ([0, 0.5, 0.5, 0.5, 1], 2, 1e-16),
+        ([-1e30, 0, 0.5, 0.5, 1, 1e30], 3, 0.1),
+        ([-1e308, 0.3, 0.5, 1e308], 2, 0.1),
+    ],
+)
+
+
+@EVERY_SHAPE
+@BEYOND_FLOAT64
+def test_a_mask_that_does_not_sum_to_k_is_refused(distribution, values, count, temperature):
+    with pytest.raises(ValueError, match=f"does not sum to {count}: scale scores down"):
+        threshold_top_k(rows(values), count, distribution, temperature)
+
+
+@EVERY_SHAPE
+@BEYOND_FLOAT64
+def test_as_on_a_gpu_a_mask_that_does_not_sum_to_k_is_spoiled(
+    distribution, values, count, temperature, monkeypatch
+):
+    monkeypatch.setattr(soft_topk, "is_readable", lambda _: False)
+    equal = [0] * len(values)
+    mask = threshold_top_k(rows(equal, values), count, distribution, temperature)
+    np.testing.assert_allclose(mask[0], [count / len(values)] * len(values))
+    assert mask[1].isnan().all()
 
 
 @EVERY_OPERATOR
@@ -196,7 +271,7 @@ def test_scores_must_be_finite(operator, value):
 def test_unchecked_as_on_a_gpu_they_spoil_the_mask_of_their_image_alone(
     operator, value, monkeypatch
 ):
-    monkeypatch.setattr(soft_topk, "check_scores", lambda *_: None)
+    monkeypatch.setattr(soft_topk, "is_readable", lambda _: False)
     mask = operator(rows([0, 1, 2], [0, value, 2]), 1)
     assert mask[0].equal(operator(rows([0, 1, 2]), 1)[0])
     assert mask[1].isnan().any()
@@ -214,7 +289,7 @@ def test_scores_must_be_a_matrix():
         soft_top_k(torch.rand(3), 1, epsilon=0.1)
 
 
-@pytest.mark.parametrize("value", [0, -1, math.nan])
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
 def test_softness_must_be_positive(value):
     scores = rows([0, 1])
     for operator in (
@@ -223,7 +298,7 @@ def test_softness_must_be_positive(value):
         partial(sparse_top_k, temperature=value),
         partial(sinkhorn_top_k, epsilon=value, iterations=1),
     ):
-        with pytest.raises(ValueError, match="must be positive"):
+        with pytest.raises(ValueError, match=f"must be positive and finite, got {value}"):
             operator(scores, 1)
     with pytest.raises(ValueError, match="must be positive"):
         sinkhorn_top_k(scores, 1, epsilon=0.1, iterations=0)

@@ -5,8 +5,8 @@ from torch import Tensor
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """Return a bfloat16 tensor, as autocast leaves it, in float32; any other as it is.
+    """Return a tensor of 16 bits, as autocast leaves it, in float32; any other as it is.
 
-    Eight bits are too coarse for what is compared, selected, summed or a coordinate.
+    Eight or eleven bits are too coarse for what is compared, selected, summed or a coordinate.
     """
-    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

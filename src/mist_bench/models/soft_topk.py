@@ -6,10 +6,12 @@ Laplace distribution for LapSum (Struski et al., ICML 2025) and a ramp for the s
 (Sander et al., ICML 2023, p = 2). All take scores from 0 to 1, to which each image's are scaled.
 
 Shapes: B images, N locations. An image's mask does not depend on the others in the batch. Inside,
-everything is float64: a float32 threshold is too coarse for small T. Scores that are not finite are
-refused on the CPU; on a GPU, they make the mask of their image not a number.
+everything is float64: a float32 threshold is too coarse for small T. Scores that are not finite and
+masks that are not what they should be are refused on the CPU; on a GPU, where the host would have
+to wait for the answer, the mask of such an image is not a number.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +20,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mist_bench.models.precision import widened
+
 # halvings of a bracket of float64 numbers until it holds none between its ends
 HALVINGS = 64
+# most that a mask's sum may be off, as a share of K, and a location's mass in a transport plan
+SUM_TOLERANCE, MASS_TOLERANCE = 1e-3, 0.05
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,11 @@ def soft_top_k(scores: Tensor, num_instances: int, *, epsilon: float) -> Tensor:
         (B, N) in [0, 1], each image's summing to K.
 
     Raises:
-        ValueError: for scores that are not finite, or K or epsilon out of range.
+        ValueError: for scores that are not finite floats, or K or epsilon out of range.
     """
     check_scores(scores, num_instances)
-    return threshold_top_k(normalize(scores), num_instances, LOGISTIC, epsilon / 2)
+    check_softness("epsilon", epsilon)
+    return threshold_top_k(normalize(scores), num_instances, LOGISTIC, epsilon / 2).to(scores.dtype)
 
 
 def lapsum_top_k(scores: Tensor, num_instances: int, *, temperature: float) -> Tensor:
@@ -80,10 +87,10 @@ def lapsum_top_k(scores: Tensor, num_instances: int, *, temperature: float) -> T
         (B, N) in [0, 1], each image's summing to K.
 
     Raises:
-        ValueError: for scores that are not finite, or K or T out of range.
+        ValueError: for scores that are not finite floats, or K or T out of range.
     """
     check_scores(scores, num_instances)
-    return threshold_top_k(normalize(scores), num_instances, LAPLACE, temperature)
+    return threshold_top_k(normalize(scores), num_instances, LAPLACE, temperature).to(scores.dtype)
 
 
 def sparse_top_k(scores: Tensor, num_instances: int, *, temperature: float) -> Tensor:
@@ -98,10 +105,10 @@ def sparse_top_k(scores: Tensor, num_instances: int, *, temperature: float) -> T
         (B, N) in [0, 1], each image's summing to K.
 
     Raises:
-        ValueError: for scores that are not finite, or K or T out of range.
+        ValueError: for scores that are not finite floats, or K or T out of range.
     """
     check_scores(scores, num_instances)
-    return threshold_top_k(normalize(scores), num_instances, RAMP, temperature)
+    return threshold_top_k(normalize(scores), num_instances, RAMP, temperature).to(scores.dtype)
 
 
 def threshold_top_k(
@@ -119,13 +126,13 @@ def threshold_top_k(
         (B, N) in [0, 1], differentiable once by the scores.
 
     Raises:
-        ValueError: for scores that are not finite, or K or T out of range.
+        ValueError: for scores that are not finite floats, K or T out of range, or
+            scores so far apart for T that float64 holds no tau.
     """
     check_scores(scores, num_instances)
-    if not temperature > 0:
-        raise ValueError(f"the temperature must be positive, got {temperature}")
+    check_softness("the temperature", temperature)
     mask = _Threshold.apply(scores.double(), num_instances, distribution, temperature)
-    return mask.to(scores.dtype)
+    return summing_to(num_instances, mask).to(scores.dtype)
 
 
 class _Threshold(torch.autograd.Function):
@@ -165,8 +172,9 @@ def sinkhorn_top_k(
     """Return Xie20's mask of the K highest scores by Sinkhorn iterations (App. C.2).
 
     The mass K/N of the scores that is moved to anchor 1, the rest going to anchor 0, at a cost of
-    the squared distance. Iterations end with the anchors' masses, so that the sum is always K, but
-    a mask may leave [0, 1] where they are too few: at N = 400 and epsilon 0.01 some 200 are needed.
+    the squared distance. Iterations end with the anchors' masses, so that the sum is always K; a
+    location's mass is off by the less the more there are. More than a twentieth is refused: at
+    N = 400 and epsilon 0.01 some 200 iterations are needed, at epsilon 0.05 some 50.
 
     Args:
         scores: (B, N), finite.
@@ -176,18 +184,23 @@ def sinkhorn_top_k(
         clip: smallest divisor in the gradient; the paper says only that it is small.
 
     Returns:
-        (B, N), each image's summing to K, differentiable once by the scores.
+        (B, N) from 0 to at most 1.05, each image's summing to K, differentiable once by the scores.
 
     Raises:
-        ValueError: for scores that are not finite, or K, epsilon or iterations out of range.
+        ValueError: for scores that are not finite floats, K, epsilon or iterations
+            out of range, or too few iterations for the scores and epsilon.
     """
     check_scores(scores, num_instances)
-    if not epsilon > 0 or iterations < 1:
-        raise ValueError(f"epsilon and iterations must be positive, got {epsilon}, {iterations}")
+    check_softness("epsilon", epsilon)
+    if iterations < 1:
+        raise ValueError(f"the iterations must be positive, got {iterations}")
     x, N = normalize(scores).double(), scores.shape[1]
     cost = torch.stack([x**2, (1 - x) ** 2], dim=1)  # (B, 2, N)
     plan = _TransportPlan.apply(cost, num_instances / N, epsilon, iterations, clip)
-    return (N * plan[:, 1]).to(scores.dtype)
+    masses = N * plan.detach().sum(1)  # (B, N), 1 once converged
+    message = f"Sinkhorn has not converged in {iterations} iterations: make more or raise epsilon"
+    right = ((masses - 1).abs() <= MASS_TOLERANCE).all(1)
+    return refused_unless(right, N * plan[:, 1], message).to(scores.dtype)
 
 
 class _TransportPlan(torch.autograd.Function):
@@ -231,7 +244,7 @@ class _TransportPlan(torch.autograd.Function):
 
 
 def normalize(scores: Tensor, smallest: float = 1e-5) -> Tensor:
-    """Return each image's (B, N) scores scaled to span 0 to 1; equal ones become 0.
+    """Return each image's (B, N) scores scaled to span 0 to 1, in float32 at least; equal ones 0.
 
     Xie20's published code divides costs by their maximum over the batch instead, without gradient.
 
@@ -239,16 +252,48 @@ def normalize(scores: Tensor, smallest: float = 1e-5) -> Tensor:
         scores: (B, N).
         smallest: range below which scores are not spread further.
     """
+    scores = widened(scores)
     low, high = scores.amin(1, keepdim=True), scores.amax(1, keepdim=True)
-    return (scores - low) / (high - low).clamp(min=smallest)
+    # finite scores can be further apart than any number: such are halved
+    scale = 1 - 0.5 * (high - low).isinf().to(scores.dtype)  # (B, 1)
+    low, high = low * scale, high * scale
+    return (scores * scale - low) / (high - low).clamp(min=smallest)
 
 
 def check_scores(scores: Tensor, num_instances: int) -> None:
     """Raise a ``ValueError`` unless K of the (B, N) ``scores`` can be chosen."""
     if scores.dim() != 2:
         raise ValueError(f"scores must be (B, N), got {tuple(scores.shape)}")
+    if not scores.is_floating_point():
+        raise ValueError(f"scores must be floating point, got {scores.dtype}")
     if not 1 <= num_instances <= scores.shape[1]:
         raise ValueError(f"cannot select {num_instances} of {scores.shape[1]} locations")
-    # a GPU would have to report to the host in every step: there the mask is not a number
-    if scores.device.type == "cpu" and not torch.isfinite(scores).all():
+    if is_readable(scores) and not torch.isfinite(scores).all():
         raise ValueError("scores must be finite: training has diverged")
+
+
+def check_softness(name: str, value: float) -> None:
+    """Raise a ``ValueError`` that calls it ``name`` unless a softness is positive and finite."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+def summing_to(num_instances: int, mask: Tensor) -> Tensor:
+    """Return the (B, N) mask of which each image's sums to K; one that does not is refused."""
+    off = mask.detach().sum(1, dtype=torch.float64) - num_instances
+    message = f"a mask does not sum to {num_instances}: scale scores down or raise the temperature"
+    return refused_unless(off.abs() <= SUM_TOLERANCE * num_instances, mask, message)
+
+
+def refused_unless(right: Tensor, mask: Tensor, message: str) -> Tensor:
+    """Return the (B, N) mask of images that are (B,) ``right``; others as the module says."""
+    if not is_readable(mask):
+        return mask.masked_fill(~right[:, None], math.nan)
+    if not right.all():
+        raise ValueError(message)
+    return mask
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Return whether the host can read ``tensor`` at once: a GPU would have to report to it."""
+    return tensor.device.type == "cpu"
