@@ -103,7 +103,9 @@ def attention_top_k(scores: Tensor, num_instances: int) -> Tensor:
     Attention sampling, Katharopoulos and Fleuret, ICML 2019: K locations are drawn one after the
     other without replacement, and the i-th gives the estimate sum_{j<i} a_j f_j +
     (1 - sum_{j<i} a_j) f_i of the attended mean of features f. The mean of these K estimates is
-    sum_j m_j f_j / K, and its gradient by the scores is unbiased, too.
+    sum_j m_j f_j / K. Its gradient by the scores is unbiased, too, and so is that of whatever is
+    linear in the mask. Of a loss that is not, such as Eq. 12, it is biased: a mask and its gradient
+    come from the same draws, whose product is not on average the product of their means.
 
     Args:
         scores: (B, N), finite; logits of the attention a.
