@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, whenever the process dies, and equal to what was stored."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -87,6 +88,28 @@ def test_learning_rates_and_other_settings_are_restored(tmp_path):
 
 def test_without_a_checkpoint_there_is_nothing_to_load(tmp_path):
     assert checkpoint.load(tmp_path, small(), "a") is None
+
+
+def test_all_that_is_renamed_is_on_the_disk_before(tmp_path, monkeypatch):
+    events, synced = [], []
+    rename = Path.rename
+
+    def fsync(number):
+        synced.append(os.readlink(f"/proc/self/fd/{number}"))
+
+    def renamed(path, target):
+        events.append((path.name, {Path(one).name for one in synced}))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(Path, "replace", renamed)
+    checkpoint.save(tmp_path, small(), {"identity": "a", "step": 1})
+    checkpoint.save_weights(tmp_path / "kept.safetensors", small())
+    (checkpointed, before), (kept, later) = events
+    assert (checkpointed, kept) == ("checkpoint.new", "kept.new")
+    assert before == {"state.safetensors", "state.json", "checkpoint.new"}
+    assert later == before | {tmp_path.name, "kept.new"}
 
 
 class Killed(BaseException):

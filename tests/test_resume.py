@@ -195,6 +195,21 @@ def test_a_damaged_checkpoint_is_refused(tiny_spec, train_tiny, stopped, name, h
     assert "\n" not in str(info.value)
 
 
+@pytest.mark.parametrize(
+    "harm", [truncate, lambda path: path.write_bytes(b""), lambda path: path.unlink()]
+)
+def test_damaged_weights_are_not_published(tiny_spec, train_tiny, tmp_path, harm):
+    spec, work = tiny_spec(steps=1), tmp_path / "out-work"
+    for path in train_tiny(spec).iterdir():
+        path.unlink()
+    harm(work / "kept.safetensors")
+    with pytest.raises(ValueError, match=r"damaged weights .* delete .* to start over") as info:
+        train_tiny(spec)
+    assert f"delete {work} to" in str(info.value)
+    assert "\n" not in str(info.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_a_trainer_locks_its_folder_stops_on_a_signal_and_logs_plainly(
     tiny_spec, tiny_dataset, tmp_path
 ):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from mist_bench import runlog
 from mist_bench.runlog import RunLog
 from mist_bench.schema import Training
 
@@ -54,6 +55,21 @@ def test_a_restart_in_the_middle_of_a_row_changes_nothing(tmp_path):
     assert again.cost()["resumed"] == 1
     assert again.cost()["seconds"] >= info["seconds"]
     assert again.cost()["cpu_seconds"] >= info["cpu_seconds"]
+
+
+def test_the_peak_of_memory_is_the_highest_of_all_restarts(tmp_path, monkeypatch):
+    peaks = iter([(900.0, 20.0), (300.0, 40.0)])
+    monkeypatch.setattr(
+        runlog, "peak_memory", lambda: dict(zip(runlog.PEAKS, next(peaks), strict=True))
+    )
+    log = RunLog(tmp_path, {"step": 0}, BUDGET, "cpu")
+    info = json.loads(json.dumps({"step": 6, **log.state()}))
+    cost = RunLog(tmp_path, info, BUDGET, "cpu").cost()
+    assert (cost["peak_memory_mib"], cost["peak_gpu_memory_mib"]) == (900.0, 40.0)
+
+
+def test_this_process_holds_some_memory():
+    assert 10 < runlog.peak_memory()["peak_memory_mib"] < 10**6
 
 
 @pytest.mark.parametrize(

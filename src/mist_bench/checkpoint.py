@@ -6,6 +6,7 @@ renamed into place, so that there is always a whole one.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,14 @@ def save(work: Path, method: Method, info: dict[str, Any]) -> None:
     fresh.mkdir(parents=True)
     save_tensors(fresh / "state.safetensors", tensors)
     (fresh / "state.json").write_text(json.dumps({**info, "param_groups": groups}))
+    sync(fresh / "state.json")
+    sync(fresh)
     old = work / f"{FOLDER}.old"
     if (work / FOLDER).exists():  # else the old one is all there is, after a kill between renames
         shutil.rmtree(old, ignore_errors=True)
         (work / FOLDER).rename(old)
     fresh.rename(work / FOLDER)
+    sync(work)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -90,10 +94,21 @@ def save_weights(path: Path, module: nn.Module) -> None:
     fresh = path.with_suffix(".new")
     save_tensors(fresh, module.state_dict())
     fresh.replace(path)
+    sync(path.parent)
+
+
+def check_weights(path: Path) -> None:
+    """Raise a ``ValueError``, which tells what to delete, unless a file holds whole weights."""
+    try:
+        load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"{path}: damaged weights ({error}); delete {path.parent} to start over"
+        ) from None
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write ``tensors`` to ``path``.
+    """Write ``tensors`` to ``path``, and have the disk hold them.
 
     Raises:
         OSError: in one line that names the file, if it cannot be written.
@@ -103,6 +118,16 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     except SafetensorError as error:  # its own type, also for a full disk
         path.unlink(missing_ok=True)
         raise OSError(f"{path}: cannot be written: {error}") from None
+    sync(path)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk holds a file or folder: a power loss may leave a name without content."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _restore_layout(optimizer: torch.optim.Optimizer) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from mist_bench.checkpoint import check_weights, sync
 from mist_bench.config import canonical
 from mist_bench.machine import commit, machine
 from mist_bench.schema import RunSpec, Training
@@ -31,6 +32,7 @@ RUN_FILES = (
     "weights.safetensors",
     "run.json",
 )
+PEAKS = ("peak_memory_mib", "peak_gpu_memory_mib")
 logger = logging.getLogger("mist_bench")
 
 
@@ -54,6 +56,7 @@ class RunLog:
         self._device = str(device)
         self._start = info["step"]
         self._resumed = info.get("resumed", -1) + 1
+        self._peaks = {name: info.get(name, 0.0) for name in PEAKS}
         self._wall = time.monotonic() - info.get("seconds", 0.0)
         self._cpu = time.process_time() - info.get("cpu_seconds", 0.0)
         columns = (
@@ -164,9 +167,10 @@ class RunLog:
         return {"commit": ", ".join(self._commits), "device": self._device}
 
     def cost(self) -> dict[str, float]:
-        """Return wall and processor seconds, summed over restarts, and how many there were."""
+        """Return wall and processor seconds, summed over restarts, how many there were, peaks."""
         cpu = time.process_time() - self._cpu
-        return {"seconds": self.seconds, "cpu_seconds": cpu, "resumed": self._resumed}
+        peaks = {name: max(self._peaks[name], now) for name, now in peak_memory().items()}
+        return {"seconds": self.seconds, "cpu_seconds": cpu, "resumed": self._resumed, **peaks}
 
     @property
     def seconds(self) -> float:
@@ -204,19 +208,28 @@ def check_finite(scalars: Mapping[str, float], step: int) -> None:
             )
 
 
+def peak_memory() -> dict[str, float]:
+    """Return the most memory that this process has held, and on a GPU, in MiB; keys: ``PEAKS``."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
+    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return dict(zip(PEAKS, (held / unit, gpu / 2**20), strict=True))
+
+
 def write_run(
     out: Path, weights: Path, log: RunLog, spec: RunSpec, facts: Mapping[str, Any]
 ) -> None:
-    """Put a finished run's files into ``out``, all or none; run.json, which says so, comes last."""
-    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
+    """Put a finished run's files into ``out``, all or none; run.json, which says so, comes last.
+
+    Raises:
+        ValueError: if ``weights`` are missing or damaged; ``out`` stays as it is.
+    """
+    check_weights(weights)
     record = {
         "status": "ok",
         "steps": spec.training.steps,
         "threads": spec.training.threads,
         **log.cost(),
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
-        "peak_gpu_memory_mib": gpu / 2**20,
         **facts,
         **machine(),
         **log.origin(),
@@ -231,6 +244,7 @@ def write_run(
         (fresh / "run.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (out / "run.json").unlink(missing_ok=True)  # of a run before this one
         for name in RUN_FILES:
+            sync(fresh / name)
             (fresh / name).replace(out / name)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
