@@ -181,33 +181,6 @@ def test_why_without_a_run_is_one_line(capsys):
     assert "no finished run here" in lines[0]
 
 
-def test_clean_work_keeps_the_checkpoints_of_unfinished_runs(capsys, here):
-    results = here / "results/smoke"
-    done = targets.run_folder(results, RUN)
-    done.mkdir(parents=True)
-    (done / "run.json").write_text("{}")
-    names = ["mnist_hard_classification-mist-seed0-aaa", "mnist_hard_classification-mist-seed1-bbb"]
-    for name in names:
-        (results / "work" / name).mkdir(parents=True)
-    assert run(capsys, "clean-work", "--preset", "smoke")[0] == 0
-    assert [path.name for path in (results / "work").iterdir()] == names[1:]
-
-
-def test_work_folders_differ_in_config_code_and_data(here, smoke):
-    manifest = here / "manifest.json"
-    manifest.write_text("{}")
-    spec, other = (settings.run_spec(smoke, *RUN[:2], seed) for seed in (0, 1))
-    names = {
-        cli.work_name(spec, {"a": "1"}, manifest),
-        cli.work_name(spec, {"a": "2"}, manifest),
-        cli.work_name(other, {"a": "1"}, manifest),
-    }
-    manifest.write_text("{} ")
-    names.add(cli.work_name(spec, {"a": "1"}, manifest))
-    assert len(names) == 4
-    assert all(name.startswith("mnist_hard_classification-mist-seed") for name in names)
-
-
 def test_an_interrupted_training_asks_to_be_continued(capsys, here, smoke, monkeypatch):
     interrupted = type("Interrupted", (RuntimeError,), {})
 

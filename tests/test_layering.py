@@ -70,6 +70,7 @@ MAY_IMPORT = {
     },
     "planning": BASE | {"targets", "bench"},
     "planning_text": {"planning"},
+    "work_folders": {"provenance"},
     "cli_parser": set(),
     "cli_inputs": BASE | {"targets"},
     "cli": BASE
@@ -84,7 +85,7 @@ MAY_IMPORT = {
         "prediction",
     }
     | {"evaluation", "features", "official_import", "tracing", "reporting", "bench"}
-    | {"planning", "planning_text"},
+    | {"planning", "planning_text", "work_folders"},
 }
 TORCH_FREE = {
     *(
@@ -103,6 +104,7 @@ TORCH_FREE = {
         "gpu_lease",
         "planning",
         "planning_text",
+        "work_folders",
     ),
     *("datasets", "evaluation", "reporting"),
 }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from mist_bench.cli_inputs import (
 from mist_bench.cli_parser import parser
 from mist_bench.gpu_lease import gpu_lease
 from mist_bench.schema import DatasetSpec, FeatureSpec, RunSpec
+from mist_bench.work_folders import remove_finished, work_name
 
 RESUMABLE = 75  # exit code EX_TEMPFAIL: the same command continues
 
@@ -97,10 +97,12 @@ def train(options: argparse.Namespace) -> None:
     spec = read_job("train", options, RunSpec)
     manifest, out = Path(options.manifest), Path(options.record).parent
     code = provenance.stage_code("train", spec.module)
+    from mist_bench.prediction import choose_device
     from mist_bench.training import Interrupted
     from mist_bench.training import train as train_run
 
-    work = Path(options.work, work_name(spec, code, manifest))
+    device, data = str(choose_device(options.device)), provenance.file_digest(manifest)
+    work = Path(options.work, work_name(settings.canonical(spec), code, data, device))
     try:
         train_run(spec, manifest.parent, out, work, options.device, code)
     except Interrupted as stop:
@@ -222,15 +224,11 @@ def why(options: argparse.Namespace) -> None:
 
 
 def clean_work(options: argparse.Namespace) -> None:
-    """Remove the checkpoints of the runs that have their weights; unfinished runs keep theirs."""
+    """Remove the checkpoints of the runs that have their weights; all others keep theirs."""
     results = Path("results", options.preset)
     if not results.is_dir():
         raise ValueError(f"{results}: no results of this preset here")
-    done = {work_prefix(*path.parts[-4:-1]) for path in results.glob("runs/*/*/seed*/run.json")}
-    gone = [path for path in results.glob("work/*") if path.name.rpartition("-")[0] in done]
-    for path in gone:
-        shutil.rmtree(path)
-    print(f"{results / 'work'}: {len(gone)} removed")
+    print(f"{results / 'work'}: {remove_finished(results)} removed")
 
 
 def config_docs(options: argparse.Namespace) -> None:
@@ -282,18 +280,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "plan": plan,
     "bench": bench,
 }
-
-
-def work_prefix(experiment: str, method: str, seed: str) -> str:
-    """Return how the work folders of a run begin."""
-    return f"{experiment}-{method}-{seed}"
-
-
-def work_name(spec: RunSpec, code: dict[str, str], manifest: Path) -> str:
-    """Return the checkpoint folder's name: no two configs, codes or data share one."""
-    data = provenance.file_digest(manifest)
-    identity = provenance.fingerprint(settings.canonical(spec), code, data)
-    return f"{work_prefix(spec.experiment, spec.method, f'seed{spec.seed}')}-{identity}"
 
 
 if __name__ == "__main__":
