@@ -155,6 +155,13 @@ def test_reporting_is_no_part_of_training():
     assert not [name for name in modules if name.startswith("mist_bench.reporting")]
 
 
+def test_what_tables_take_from_targets_is_their_code_and_of_no_run():
+    assert "mist_bench.targets:table_methods" in provenance.stage_code("table")
+    assert "mist_bench.targets:EXTENDED" in provenance.stage_code("report")
+    for stage in ("dataset", "features", "train", "predict", "trace", "evaluate"):
+        assert "mist_bench.targets:EXTENDED" not in provenance.stage_code(stage)
+
+
 def test_fingerprint_depends_on_values_not_on_the_order_of_keys():
     assert provenance.fingerprint({"a": 1, "b": 2}) == provenance.fingerprint({"b": 2, "a": 1})
     assert provenance.fingerprint({"a": 1}) != provenance.fingerprint({"a": 2})

@@ -26,7 +26,6 @@ NEUTRAL = (
     "mist_bench.provenance",
     "mist_bench.schema",
     "mist_bench.signatures",
-    "mist_bench.targets",
 )
 # the modules a stage always uses; a dataset's or method's own module comes on top
 STAGES = {
