@@ -244,7 +244,8 @@ def plan(options: argparse.Namespace) -> None:
 
     config = planning.configuration(options.preset, options.config)
     jobs = planning.plan_jobs(config, options.target, Path("results", config.preset))
-    found = planning.forecast(config, jobs, limit=options.seconds)
+    with gpu_lease(config.device):  # what is timed has a GPU for itself
+        found = planning.forecast(config, jobs, limit=options.seconds)
     print(planning_text.text(found, options.cores))
     if options.csv:
         planning_text.write_csv(options.csv, found)
