@@ -60,7 +60,7 @@ for name in [*targets.TABLES, *targets.EXTENDED]:
         name:
             name
         input:
-            f"results/{PRESET}/tables/{name}.csv",
+            table_of(PRESET, name),
 
 
 for name in targets.FIGURES:

@@ -17,6 +17,7 @@ from mist_bench.signatures import ConfigError
 
 HARD = "mnist_hard_classification"
 ONE_MORE = {"experiments": {HARD: {"training": {"steps": 31}}}}
+NOWHERE = planning.Path("nowhere")
 LONGER = {"preset": "smoke", "methods": {"mist": ONE_MORE}}
 
 
@@ -51,21 +52,33 @@ def run_of(config, **change):
 
 
 def test_a_target_needs_each_run_once(smoke):
-    table2 = planning.target_runs(smoke, "table2")
+    table2 = planning.target_runs(smoke, "table2", NOWHERE)
     assert table2 == [
         (HARD, method, seed) for method in ("mist", "channelwise", "supervised") for seed in (0, 3)
     ]
-    tables = planning.target_runs(smoke, "tables")
+    tables = planning.target_runs(smoke, "tables", NOWHERE)
     assert len(tables) == len(set(tables)) > len(table2)
     assert {(HARD, "lapsum", 3), (HARD, "mist", 0)} <= {
-        *planning.target_runs(smoke, "table3_extended")
+        *planning.target_runs(smoke, "table3_extended", NOWHERE)
     }
-    assert planning.target_runs(smoke, "figure3") == [("mnist_hard_reconstruction", "mist", 0)]
-    figures = planning.target_runs(smoke, "figures")
+    figure3 = planning.target_runs(smoke, "figure3", NOWHERE)
+    assert figure3 == [("mnist_hard_reconstruction", "mist", 0)]
+    figures = planning.target_runs(smoke, "figures", NOWHERE)
     assert {("mnist_uneven_reconstruction", "mist", 0), (HARD, "mist", 3)} <= set(figures)
-    report = planning.target_runs(smoke, "report")
+    report = planning.target_runs(smoke, "report", NOWHERE)
     assert {*tables, *figures} < set(report)
     assert not {run for run in report if run[1] == "lapsum"}
+
+
+def test_the_report_keeps_fresh_the_rivals_that_have_metrics(smoke, tmp_path):
+    finish(tmp_path, smoke, (HARD, "lapsum", 3))
+    assert (HARD, "lapsum", 3) not in planning.target_runs(smoke, "report", tmp_path)
+    (targets.run_folder(tmp_path, (HARD, "lapsum", 3)) / "metrics.json").touch()
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/table3_extended.csv").touch()  # made with --partial
+    jobs = {job.names: job for job in planning.plan_jobs(smoke, "report", tmp_path)}
+    assert (jobs[HARD, "lapsum"].todo, jobs[HARD, "lapsum"].done) == (0, 1)
+    assert (HARD, "mean_pool") not in jobs
 
 
 @pytest.mark.parametrize("target", planning.TARGETS)

@@ -107,8 +107,13 @@ def configuration(preset: str | None, given: Sequence[str]) -> Config:
     return settings.load(targets.SETTINGS, targets.typed(pairs) | named)
 
 
-def target_runs(config: Config, target: str) -> list[targets.Run]:
+def target_runs(config: Config, target: str, results: Path) -> list[targets.Run]:
     """Return the runs that a target needs, each once.
+
+    Args:
+        config: of the preset.
+        target: one of ``TARGETS``.
+        results: the preset's folder; the report keeps the rivals fresh that have metrics in it.
 
     Raises:
         ConfigError: for an unknown target, with the nearest known one.
@@ -116,6 +121,7 @@ def target_runs(config: Config, target: str) -> list[targets.Run]:
     settings.check_names("target", [target], TARGETS)
     if target == "report":  # its metrics are of every experiment
         runs = [run for name in config.experiments for run in targets.experiment_runs(config, name)]
+        runs += targets.evaluated_rivals(config, results)
     elif target == "figures":
         runs = [run for name in targets.FIGURES for run in targets.figure_runs(config, name)]
     elif target in targets.FIGURES:
@@ -138,7 +144,7 @@ def plan_jobs(config: Config, target: str, results: Path) -> list[Job]:
         ConfigError: for an unknown target, or one that the preset has no run for.
     """
     seeds: dict[tuple[str, str], list[bool]] = {}
-    for run in target_runs(config, target):
+    for run in target_runs(config, target, results):
         spec = settings.run_spec(config, *run)
         seeds.setdefault(run[:2], []).append(is_done(targets.run_folder(results, run), spec))
     if not seeds:

@@ -141,6 +141,26 @@ def rival_runs(config: Config, experiment: str) -> list[Run]:
     return [(experiment, method, seed) for method in rivals for seed in config.seeds]
 
 
+def evaluated_rivals(config: Config, results: Path) -> list[Run]:
+    """Return the runs of rivals that have metrics: the report lists them, but trains none."""
+    runs = [run for name in config.experiments for run in rival_runs(config, name)]
+    return [run for run in runs if (run_folder(results, run) / "metrics.json").exists()]
+
+
+def extended_made(config: Config, results: Path) -> list[str]:
+    """Return the extended tables that were made, as far as all their rivals have metrics.
+
+    The report keeps them fresh. One that was made with --partial would have it train rivals.
+    """
+    there = set(evaluated_rivals(config, results))
+    return [
+        name
+        for name, (experiment, _) in EXTENDED.items()
+        if (results / "tables" / f"{name}.csv").exists()
+        and there.issuperset(rival_runs(config, experiment))
+    ]
+
+
 def run_folder(results: Path, run: Run) -> Path:
     """Return the folder of a run below the preset's results."""
     experiment, method, seed = run

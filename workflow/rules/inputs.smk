@@ -50,24 +50,15 @@ def all_metrics(wildcards):
         for name in preset.experiments
         for run in targets.experiment_runs(preset, name)
     ]
-    return files_of(wildcards.preset, runs, "metrics.json") + rival_metrics(preset)
-
-
-def rival_metrics(preset):
-    """Return the metrics of the rivals that have run: nothing but their own table trains them."""
-    runs = [
-        run for name in preset.experiments for run in targets.rival_runs(preset, name)
-    ]
-    return [
-        path for path in files_of(preset.preset, runs, "metrics.json") if path.exists()
-    ]
+    runs += targets.evaluated_rivals(preset, Path("results", wildcards.preset))
+    return files_of(wildcards.preset, runs, "metrics.json")
 
 
 def extended_tables(wildcards):
-    """Return the extended tables that were made: the report shows them and keeps them fresh."""
-    folder = Path("results", wildcards.preset, "tables")
-    paths = [folder / f"{name}.csv" for name in targets.EXTENDED]
-    return [path for path in paths if path.exists()]
+    """Return the extended tables that were made of all their runs: the report keeps them fresh."""
+    results = Path("results", wildcards.preset)
+    names = targets.extended_made(config_of(wildcards.preset), results)
+    return [results / "tables" / f"{name}.csv" for name in names]
 
 
 def table_metrics(wildcards):
@@ -127,17 +118,19 @@ def manifests(wildcards):
     ]
 
 
-def tables_of(preset):
-    """Return all tables and the metrics behind them, so that lost metrics are made again."""
+def table_of(preset, *names):
+    """Return tables and the metrics behind them, so that what is missing is made again."""
     runs = {
         run
-        for table in targets.TABLES
-        for run in targets.table_runs(config_of(preset), table, PAPER)
+        for name in names
+        for run in targets.table_runs(config_of(preset), name, PAPER)
     }
-    tables = [
-        Path("results", preset, "tables", f"{name}.csv") for name in targets.TABLES
-    ]
+    tables = [Path("results", preset, "tables", f"{name}.csv") for name in names]
     return tables + files_of(preset, sorted(runs), "metrics.json")
+
+
+def tables_of(preset):
+    return table_of(preset, *targets.TABLES)
 
 
 def figures_of(preset):
