@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from mist_bench import config as settings
 from mist_bench import planning, targets
@@ -136,6 +137,25 @@ def test_a_killed_workflow_stops_its_training_and_continues_it_later(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     log = (tmp_path / RUN / "seed0/train.log").read_text(encoding="utf-8")
     assert "continuing after step" in log
+
+
+def test_a_call_that_began_while_another_was_at_work_is_refused(tmp_path):
+    """Its jobs were chosen before the other had made what they make."""
+    path = "results/smoke/config.json"
+    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "-d", tmp_path]
+    with FileLock(tmp_path / ".snakemake/running.lock"):
+        second = subprocess.Popen(
+            [*command, path, "--cores", "1"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert any("Building DAG" in line for line in second.stdout)
+    with second:
+        printed = second.stdout.read()
+    assert second.returncode != 0
+    assert re.search("another snakemake (is|was) at work in this folder", printed)
+    assert not (tmp_path / path).exists()
 
 
 def wait_for(happened, seconds=120):

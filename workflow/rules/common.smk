@@ -25,6 +25,7 @@ PAPER = RESOURCES / "paper_results.csv"
 PRESETS = sorted(path.stem for path in (SETTINGS / "presets").glob("*.yaml"))
 START = time.time()
 LOCK = FileLock(Path(".snakemake", "running.lock"))
+MOMENT = 0.3  # s; a call that only looks, as a dry run does, holds the lock for less
 # jobs find mist-bench beside the Python that runs Snakemake, even if its environment is not active
 os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -159,12 +160,29 @@ def gpus(device):
     )
 
 
+def held():
+    """Return whether another call is at work in this folder."""
+    try:
+        with LOCK.acquire(timeout=MOMENT):
+            return False
+    except Timeout:
+        return True
+
+
+# while files are read: what another call makes from now on, the plan of this one lacks
+BUSY = Path(LOCK.lock_file).exists() and held()
+
+
 def claim():
     """Refuse a second call in the same folder; the system frees the lock when a call is killed."""
     try:
-        LOCK.acquire(timeout=0)
+        LOCK.acquire(timeout=MOMENT)
     except Timeout:
         sys.exit("another snakemake is at work in this folder; wait for it or stop it")
+    if BUSY:
+        sys.exit(
+            "another snakemake was at work in this folder at the start; call again"
+        )
 
 
 def summary():
