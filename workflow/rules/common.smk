@@ -23,6 +23,7 @@ SETTINGS = WORKFLOW / "config"
 RESOURCES = WORKFLOW / "resources"
 PAPER = RESOURCES / "paper_results.csv"
 PRESETS = sorted(path.stem for path in (SETTINGS / "presets").glob("*.yaml"))
+DIGIT_SCENES = "mist_bench.datasets.multi_mnist"  # what reads MNIST
 START = time.time()
 LOCK = FileLock(Path(".snakemake", "running.lock"))
 MOMENT = 0.3  # s; a call that only looks, as a dry run does, holds the lock for less
@@ -81,8 +82,12 @@ def dataset_code(wildcards):
 
 def dataset_files(wildcards):
     """Return what tells that files outside, which a dataset is made from, have changed."""
-    root = dataset_of(wildcards).params.get("root")
-    return targets.tree_digest(Path(root).expanduser()) if root else ""
+    spec = dataset_of(wildcards)
+    if root := spec.params.get("root"):
+        return targets.tree_digest(Path(root).expanduser())
+    if DIGIT_SCENES in provenance.closure(spec.module):
+        return targets.digits_digest(os.environ.get(targets.DIGITS))
+    return ""
 
 
 def features_of(wildcards):
@@ -186,9 +191,10 @@ def claim():
 
 
 def summary():
-    """Return where the tables, figures and reports of this call are."""
+    """Return where the tables, figures and reports of this call are, and what data are small."""
     files = targets.produced(Path("results"), START)
-    return "".join(f"{line}\n" for line in ["", "Written:", *files]) if files else ""
+    lines = ["", "Written:", *files] if files else []
+    return "".join(f"{line}\n" for line in lines + targets.sampled(Path("results")))
 
 
 def advice():
