@@ -1,6 +1,5 @@
 """Checkpoints: whole or not at all, whenever the process dies, and equal to what was stored."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -92,16 +91,13 @@ def test_without_a_checkpoint_there_is_nothing_to_load(tmp_path):
 
 def test_all_that_is_renamed_is_on_the_disk_before(tmp_path, monkeypatch):
     events, synced = [], []
-    rename = Path.rename
-
-    def fsync(number):
-        synced.append(os.readlink(f"/proc/self/fd/{number}"))
+    rename, sync = Path.rename, checkpoint.sync
 
     def renamed(path, target):
-        events.append((path.name, {Path(one).name for one in synced}))
+        events.append((path.name, set(synced)))
         return rename(path, target)
 
-    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(checkpoint, "sync", lambda path: (synced.append(path.name), sync(path)))
     monkeypatch.setattr(Path, "rename", renamed)
     monkeypatch.setattr(Path, "replace", renamed)
     checkpoint.save(tmp_path, small(), {"identity": "a", "step": 1})
