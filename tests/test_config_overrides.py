@@ -87,7 +87,7 @@ def test_a_key_of_the_preset_that_is_no_mapping_is_named():
         (
             {"mnist_hard": {"radius": 17}},
             r"^methods\.air\.experiments\.mnist_hard_reconstruction\.dataset: the test split of "
-            r"mnist_hard_0_9 is not that of mnist_hard: params\.radius differs$",
+            r"mnist_hard_0_9 is not that of mnist_hard: params\.radius differs; both need",
         ),
         (
             {

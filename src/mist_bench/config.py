@@ -94,7 +94,8 @@ def _check_same_test(config: Config, where: str, name: str, experiment: str) -> 
     own, wanted = (_test_split(config.datasets[one]) for one in (name, tested))
     if differing := sorted(key for key in {*own, *wanted} if own.get(key) != wanted.get(key)):
         raise ConfigError(
-            f"{where}: the test split of {name} is not that of {tested}: {differing[0]} differs"
+            f"{where}: the test split of {name} is not that of {tested}: {differing[0]} differs; "
+            "both need the same"
         )
 
 
