@@ -9,7 +9,7 @@ import torch
 
 from mist_bench import cli, targets
 from mist_bench import config as settings
-from mist_bench.bench import command, compare, plots, scaling, stages, timing
+from mist_bench.bench import command, compare, methods, plots, scaling, stages, timing
 from mist_bench.bench.cases import make_predictions, make_scenes
 from mist_bench.bench.records import Row, rows_text, spread, write_rows
 from mist_bench.bench.timing import Case
@@ -17,13 +17,14 @@ from mist_bench.types import TaskSpec
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 CPU = torch.device("cpu")
+HARD = "mnist_hard_classification"
 TINY = TaskSpec("classification", (1, 48, 48), num_instances=2, num_classes=10, box_size=8.0)
 SMALL = {"detector_channels": 4, "classifier_channels": 2}
 
 
 def small_spec(preset, **params):
     """Return a preset's MIST on images of 48 px, with networks of a few channels."""
-    spec = compare.read_spec(preset, "mnist_hard_classification", "mist")[1]
+    spec = compare.read_spec(preset, HARD, "mist")[1]
     training = spec.training.model_copy(update={"batch_size": 2})
     params = spec.params | SMALL | params
     return spec.model_copy(update={"task": TINY, "params": params, "training": training})
@@ -79,7 +80,7 @@ def test_stages_write_what_they_measure(tiny_presets, tmp_path):
     rows = stages.bench_stages(
         tmp_path,
         preset="smoke",
-        experiment="mnist_hard_classification",
+        experiment=HARD,
         method="mist",
         repeats=2,
         against="keypoint_lr=1",
@@ -123,7 +124,7 @@ def test_chosen_stages_alone_and_a_preset_against_itself(tiny_presets, tmp_path)
     rows = stages.bench_stages(
         tmp_path,
         preset="cpu",
-        experiment="mnist_hard_classification",
+        experiment=HARD,
         method="mist",
         repeats=1,
         only=["data"],
@@ -144,6 +145,28 @@ def test_the_official_comparison_has_every_pair(tiny_presets, tmp_path):
     assert all(float(row["ratio"]) > 0 and float(row["cpu_ratio"]) > 0 for row in pairs)
     operations = {row.stage: row.value for row in rows if row.quantity == "operations"}
     assert operations["official"] > operations["paper"] > operations["cpu"]
+
+
+def test_the_steps_of_all_methods_are_timed_in_turn(tmp_path, monkeypatch):
+    held = []
+
+    def grow(run):  # a step really holds something, and each is measured three times
+        held.append(run())
+        return 10.0 + len(held)
+
+    monkeypatch.setattr(methods, "memory_growth", grow)
+    rows = methods.bench_methods(tmp_path, preset="smoke", experiment=HARD, repeats=1)
+    found = {(row.stage, row.quantity): row for row in rows}
+    setup = settings.load(targets.SETTINGS, {"preset": "smoke"}).experiments[HARD]
+    names = [row.stage for row in rows if row.quantity == "cpu_time"]
+    assert names == [*setup.methods, *setup.rivals]
+    assert {found[name, "cpu_time"].n for name in names} == {1}
+    assert found["mist", "memory_growth"].value == 12
+    assert found["mist", "memory_growth"].n == 3
+    assert len(held) == 3 * len(names)
+    assert [row["stage"] for row in read_csv(tmp_path / "methods.csv")] == [r.stage for r in rows]
+    assert set(json.loads((tmp_path / "methods.json").read_text())["specs"]) == set(names)
+    assert (tmp_path / "methods.png").stat().st_size > 0
 
 
 def test_ratios_are_per_image(clock):

@@ -175,9 +175,11 @@ def add_bench(bench: argparse.ArgumentParser) -> None:
         return kind
 
     stages = add("stages", "time every stage of one configuration", 30)
+    methods = add("methods", "time a training step of every method of an experiment, in turn", 30)
     learning = add("learning", "time until Both on val reaches given values, on real data")
-    for kind in (stages, learning):
+    for kind in (stages, methods, learning):
         kind.add_argument("--experiment", default="mnist_hard_classification", help="(%(default)s)")
+    for kind in (stages, learning):
         kind.add_argument("--method", default="mist", help="key of methods (%(default)s)")
     learning.add_argument(
         "--reach",
@@ -201,7 +203,7 @@ def add_bench(bench: argparse.ArgumentParser) -> None:
     add("official", "compare the official code's training step with this suite's", 5)
     scaling = add("scaling", "fit how time and memory grow with patches, canvas and images", 3)
     memory = add("memory", "peak memory of masks and of MIST's selection against locations")
-    for kind in (stages, learning, scaling, memory):
+    for kind in (stages, methods, learning, scaling, memory):
         kind.add_argument("--preset", default="cpu", help="of workflow/config (%(default)s)")
 
 

@@ -8,6 +8,7 @@ from mist_bench.bench import records
 from mist_bench.bench.compare import bench_official
 from mist_bench.bench.learning import bench_learning
 from mist_bench.bench.memory import bench_memory
+from mist_bench.bench.methods import bench_methods
 from mist_bench.bench.scaling import bench_scaling
 from mist_bench.bench.stages import bench_stages
 
@@ -31,6 +32,14 @@ def run(options: argparse.Namespace) -> None:
         text = records.rows_text(rows)
     elif options.kind == "memory":
         text = records.points_text(bench_memory(options.out, preset=options.preset))
+    elif options.kind == "methods":
+        rows = bench_methods(
+            options.out,
+            preset=options.preset,
+            experiment=options.experiment,
+            repeats=options.repeats,
+        )
+        text = records.rows_text(rows)
     elif options.kind == "official":
         text = records.rows_text(bench_official(options.out, repeats=options.repeats))
     else:
