@@ -19,7 +19,12 @@ from torch import Tensor, nn
 
 from mist_bench.models.detector import gather_cells
 from mist_bench.models.heads import classification_loss, classified, label_histogram
-from mist_bench.models.heatmap import CompactHeatmap, PreservingBlock, conv_norm
+from mist_bench.models.heatmap import (
+    CompactHeatmap,
+    PreservingBlock,
+    check_whole_cells,
+    conv_norm,
+)
 from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.precision import widened
 from mist_bench.models.selection import to_keypoints, top_k
@@ -85,7 +90,12 @@ class RegionNetwork(nn.Module):
         return widened(scores[:, 0]), widened(logits).softmax(1)
 
     def reflected_scores(self, images: Tensor) -> Tensor:
-        """Return the (B, h, w) scores that the cells of (B, C, H, W) have in random reflections."""
+        """Return the (B, h, w) scores that the cells of (B, C, H, W) have in random reflections.
+
+        Raises:
+            ValueError: as ``check_whole_cells``.
+        """
+        check_whole_cells(images, self.stride)
         mirror = Mirror(images)
         features = torch.relu(self.trunk(mirror.images(images)))
         return widened(mirror.images(self.score(features))[:, 0])  # a reflection undoes itself

@@ -122,6 +122,21 @@ def test_the_bound_counts_the_divergence_of_codes():
     torch.testing.assert_close(kl, (3 * (code + scale + shift)).expand(4), rtol=1e-3, atol=1e-2)
 
 
+def test_the_bound_counts_the_divergence_of_presence_by_hand(monkeypatch):
+    """Logits .3, a prior of -1, samples at 0, so that the next step is half as likely reached."""
+    method = build(latents=2).eval()
+    set_presence(method, 0.3)
+    torch.nn.init.zeros_(method.vae.encoder[-1].weight)
+    torch.nn.init.zeros_(method.vae.encoder[-1].bias)  # codes as their prior
+    monkeypatch.setattr(method, "where_kl", lambda posterior: torch.zeros(4))
+    monkeypatch.setattr(method, "draw", torch.zeros_like)
+    _, kl, presence = method.bound(images(), torch.tensor(-1.0))
+    assert presence[0].tolist() == [0.5, 0.25, 0.125]
+    # at 0 a concrete's log density is log T + a - 2 log(1 + exp(a))
+    each = 1.3 - 2 * (math.log(1 + math.exp(0.3)) - math.log(1 + math.exp(-1)))
+    torch.testing.assert_close(kl, torch.full((4,), each * (1 + 0.5 + 0.25)))
+
+
 def test_empty_images_give_finite_losses_and_gradients():
     method = build().train()
     scalars = method.train_step(Batch(torch.zeros(4, 1, 24, 24)))

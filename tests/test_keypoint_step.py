@@ -39,6 +39,12 @@ def test_a_keypoint_step_by_hand(lr, clip, penalty, expected):
     torch.testing.assert_close(moved, torch.tensor([[[*expected, 8.0, 8.0]]]))
 
 
+def test_a_step_without_a_limit_is_as_long_as_its_gradient():
+    boxes, grad = torch.tensor([[[10.0, 20, 8, 8]]]), torch.tensor([[[1e30, 0, 0, 0]]])
+    moved = KeypointStep(1, None, steps=1, penalty=0).move(boxes, boxes, grad)
+    assert moved.tolist() == [[[pytest.approx(-1e30), 20, 8, 8]]]
+
+
 def test_a_box_without_gradient_stays():
     boxes = torch.tensor([[[10.0, 20, 8, 8]]])
     assert KeypointStep(3000, 3, 1, 0).move(boxes, boxes, torch.zeros(1, 1, 4)).equal(boxes)

@@ -143,3 +143,11 @@ def test_each_scale_has_its_own_batch_statistics():
     assert one.scaled_running_var[0] < variance[0]  # an enlarged square has soft edges
     assert single.network.running_mean.item() == 0
     assert one.scaled_num_batches_tracked.tolist() == [1, 1, 1]
+
+
+def test_images_that_end_within_a_cell_have_no_scales(multiscale):
+    method, batch = multiscale
+    with pytest.raises(
+        ValueError, match="images must be a multiple of 4 px high and wide, got 24x23"
+    ):
+        method.detector(batch.images[..., :-1])

@@ -41,6 +41,13 @@ def test_reflected_scores_lie_on_the_other_side(monkeypatch, x, y, row, column):
     assert network.reflected_scores(images)[0].nonzero().tolist() == [[row, column]]
 
 
+@pytest.mark.parametrize(("height", "width"), [(48, 50), (46, 48)])
+def test_images_that_end_within_a_cell_are_not_mirrored(height, width):
+    words = f"images must be a multiple of 4 px high and wide, got {height}x{width}"
+    with pytest.raises(ValueError, match=words):
+        make("exact").network.reflected_scores(torch.rand(1, 1, height, width))
+
+
 @EVERY
 def test_a_mirrored_step_moves_scores_and_classes(name):
     method, given = make(name, mirror=True).train(), batch()

@@ -54,6 +54,11 @@ def test_a_band_is_from_the_least_to_the_most_by_hand():
     assert found["heatmap_loss"]["mean"].tolist() == [45, 30]
 
 
+def test_seeds_without_a_common_step_have_no_figure():
+    with pytest.raises(MissingResultError, match="no step in common"):
+        losses([curve(3, 2, 1), curve(3, 2, 1, steps=(7, 14, 21))])
+
+
 def test_heatmaps_are_spread_over_the_training():
     steps = np.array([1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 3000])
     shown = spread(steps, np.arange(12.0)[:, None, None].repeat(2, 1))

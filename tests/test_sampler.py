@@ -186,13 +186,15 @@ def test_overlapping_patches_add_up():
     assert paste_patches(patches, boxes, (1, 5))[0, 0, 0].tolist() == [1, 11, 11, 10, 0]
 
 
-def test_pasting_undoes_sampling_where_samples_are_pixels():
-    image = torch.rand(2, 3, 40, 40, dtype=F64)
-    boxes = torch.tensor([[[18.5, 20.5, 31.0, 31.0]]], dtype=F64).expand(2, 1, 4)
-    canvas = paste_patches(sample_patches(image, boxes, 32), boxes, (40, 40))
-    torch.testing.assert_close(canvas[..., 5:37, 3:35], image[..., 5:37, 3:35])
-    canvas[..., 5:37, 3:35] = 0
-    assert canvas.abs().max() < 1e-12
+@pytest.mark.parametrize(("size", "half"), [(32, 0.5), (31, 0.0)])  # even: centers between pixels
+def test_pasting_undoes_sampling_where_samples_are_pixels(size, half):
+    image = torch.rand(2, 3, 40, 72, dtype=F64)
+    first = [18 + half, 20 + half, size - 1, size - 1]
+    boxes = torch.tensor([[first, [first[0] + size, *first[1:]]]], dtype=F64).expand(2, 2, 4)
+    canvas = paste_patches(sample_patches(image, boxes, size), boxes, (40, 72))
+    inside = torch.zeros(40, 72, dtype=torch.bool)
+    inside[5 : 5 + size, 3 : 3 + 2 * size] = True  # the two boxes meet
+    torch.testing.assert_close(canvas, torch.where(inside, image, 0))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -207,6 +209,14 @@ def test_pasting_is_that_of_grid_sample_with_its_gradients(seed):
     found = torch.autograd.grad((weight * canvas).sum(), (patches, boxes))
     wanted = torch.autograd.grad((weight * expected).sum(), (patches, boxes))
     torch.testing.assert_close(found, wanted)
+
+
+def test_the_gradient_of_pasting_alone_is_that_of_finite_differences():
+    generator = torch.Generator().manual_seed(1)
+    patches = torch.randn(2, 2, 3, 4, 4, dtype=F64, generator=generator, requires_grad=True)
+    boxes = (2 + 5 * torch.rand(2, 2, 4, dtype=F64, generator=generator)).requires_grad_()
+    paste = lambda patches, boxes: paste_patches(patches, boxes, (7, 11))  # noqa: E731
+    assert torch.autograd.gradcheck(paste, (patches, boxes))
 
 
 def test_the_gradient_through_both_is_that_of_finite_differences():

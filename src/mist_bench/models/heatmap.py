@@ -54,6 +54,17 @@ class PreservingBlock(nn.Module):
         return F.relu(features + self.pointwise(F.relu(self.spatial(features))))
 
 
+def check_whole_cells(images: Tensor, stride: int) -> None:
+    """Refuse images whose cells do not end where they do: mirrored or resized, all would move.
+
+    Raises:
+        ValueError: in one line, if a side of (B, C, H, W) images is no multiple of ``stride``.
+    """
+    H, W = images.shape[-2:]
+    if H % stride or W % stride:
+        raise ValueError(f"images must be a multiple of {stride} px high and wide, got {H}x{W}")
+
+
 def conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
     """Return a convolution that keeps the size up to its stride, and batch norm.
 

@@ -62,5 +62,7 @@ class KeypointStep:
     def step(self, grad: Tensor, moved: Tensor, cooling: float) -> Tensor:
         """Return the step (..., D) down a gradient, at ``moved`` px from the start."""
         step = self.lr * (grad + 2 * self.penalty * moved)
+        if math.isinf(self.clip):  # also of a step whose length float32 cannot hold
+            return step
         length = step.norm(dim=-1, keepdim=True)
         return step * (cooling * self.clip / length.clamp(min=TINY)).clamp(max=1)

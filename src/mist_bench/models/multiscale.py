@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mist_bench.models.detector import Detector, gather_cells
+from mist_bench.models.heatmap import check_whole_cells
 from mist_bench.models.precision import widened
 from mist_bench.models.sampler import hat_weights
 from mist_bench.models.selection import (
@@ -58,7 +59,11 @@ class MultiscaleDetector(nn.Module):
         """Return h' (B, h, w), without gradient, and the maps (B, S, 3, h, w) that it is made of.
 
         The first of them is h~_s: the response after the local spatial softmax, where there is one.
+
+        Raises:
+            ValueError: as ``check_whole_cells``.
         """
+        check_whole_cells(images, self.single.network.stride)
         raw = [self.network_at(images, i) for i in range(len(self.ratios))]
         raw = widened(torch.stack(raw, dim=1))
         one = self.single

@@ -85,10 +85,15 @@ def losses(curves: Sequence[pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
     Args:
         curves: train.csv of each seed; a step that one lacks is left out.
+
+    Raises:
+        MissingResultError: if the seeds have no step in common.
     """
     joined = pd.concat(
         [one.set_index("step")[list(LOSSES)] for one in curves], axis=1, join="inner"
     )
+    if joined.empty:
+        raise MissingResultError("the seeds' train.csv have no step in common")
     spread = {"mean": "mean", "least": "min", "most": "max"}
     return {
         name: pd.DataFrame({key: joined[[name]].agg(how, axis=1) for key, how in spread.items()})
