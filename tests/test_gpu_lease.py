@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
-from mist_bench import gpu_lease
+from mist_bench import cli, gpu_lease, planning
 from mist_bench.gpu_lease import VISIBLE, lock_folder, take, visible_gpus
 
 UUIDS = ["GPU-1111-aa", "GPU-1122-bb", "GPU-2222-cc"]
@@ -222,3 +223,22 @@ cli.main(["evaluate", "--spec", "s", "--manifest", "m", "--predictions", "p", "-
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["auto False"] * 3 + ["cuda False", "cpu False"]
+
+
+def test_a_plan_has_the_gpu_of_its_device_for_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    held = []
+
+    @contextmanager
+    def lease(device):
+        held.append(device)
+        yield
+        held.pop()
+
+    def forecast(config, jobs, *, limit):
+        assert held[-1] == config.device == "cuda"
+        return [planning.Forecast(job, None) for job in jobs]
+
+    monkeypatch.setattr(cli, "gpu_lease", lease)
+    monkeypatch.setattr(planning, "forecast", forecast)
+    assert cli.main(["plan", "table2", "--config", "preset=smoke", "device=cuda"]) == 0

@@ -2,7 +2,6 @@
 
 import csv
 import json
-from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
@@ -265,24 +264,6 @@ def test_settings_are_given_as_to_snakemake_or_in_a_file(tmp_path):
     file = tmp_path / "config.json"
     file.write_text(settings.canonical(config))
     assert planning.configuration(None, [str(file)]) == config
-
-
-def test_a_plan_has_the_gpu_of_its_device_for_itself(capsys, smoke, monkeypatch):
-    held = []
-
-    @contextmanager
-    def lease(device):
-        held.append(device)
-        yield
-        held.pop()
-
-    def forecast(config, jobs, *, limit):
-        assert held[-1] == config.device == "cuda"
-        return [Forecast(job, None) for job in jobs]
-
-    monkeypatch.setattr(cli, "gpu_lease", lease)
-    monkeypatch.setattr(planning, "forecast", forecast)
-    assert plan(capsys, "table2", "--config", "preset=smoke", "device=cuda")[0] == 0
 
 
 @pytest.mark.usefixtures("digit_folder", "torch_settings")
