@@ -60,6 +60,8 @@ def test_a_setting_that_did_not_exist_yet_is_not_another_one(results):
     assert changed_setting(then, spec) == ""
     del then["training"]["precision"], then["params"]["betas"]
     assert changed_setting(then, spec) == ""
+    then["training"]["log_every"] += 1  # changes no result
+    assert changed_setting(then, spec) == ""
     then["params"]["gone"] = 1
     assert changed_setting(then, spec) == "params.gone: 1 -> (not set)"
 

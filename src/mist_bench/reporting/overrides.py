@@ -13,11 +13,15 @@ from mist_bench.schema import Config, RunSpec
 from mist_bench.signatures import ConfigError
 from mist_bench.targets import SETTINGS
 
+# how often a training is looked at or stored
+WATCHING = {"training.log_every", "training.checkpoint_every"}
+
 
 def changed_setting(then: Mapping[str, Any], spec: RunSpec) -> str:
     """Return the first setting that a run had otherwise than ``spec``, '' if there is none.
 
-    A setting that its config.json lacks did not exist yet, and is not compared.
+    A setting that its config.json lacks did not exist yet, and is not compared; nor is one that
+    changes no result.
     ``planning.is_done`` compares the whole text, since that is what makes Snakemake train again.
 
     Args:
@@ -29,7 +33,7 @@ def changed_setting(then: Mapping[str, Any], spec: RunSpec) -> str:
     """
     now = spec.model_dump(mode="json")
     lines = provenance.changes(settings.merge(now, then), now)
-    return lines[0] if lines else ""
+    return next((line for line in lines if line.partition(":")[0] not in WATCHING), "")
 
 
 def changes_of_preset(config: Config) -> list[str]:
