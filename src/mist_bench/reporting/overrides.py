@@ -39,7 +39,8 @@ def changed_setting(then: Mapping[str, Any], spec: RunSpec) -> str:
 def changes_of_preset(config: Config) -> list[str]:
     """Return the settings that are not the preset's; none if there is no preset of that name.
 
-    Seeds and device are not among them: a caption names the seeds, the report the devices.
+    Seeds and device are not among them: a caption names the seeds, the report the devices. Nor are
+    settings of single methods that have yielded to ``training`` of all.
 
     Returns:
         ``key: the preset's -> the configuration's``, or the key alone if its value is a path, a
@@ -54,6 +55,7 @@ def changes_of_preset(config: Config) -> list[str]:
     return [
         line.partition(":")[0] if re.search(r"[/\[{]", line) else line
         for line in provenance.changes(then, now)
+        if not line.endswith("-> (not set)")
     ]
 
 
