@@ -69,7 +69,7 @@ def test_a_signal_during_validation_is_kept_for_its_end(
     spec = tiny_spec()
     whole = train_tiny(spec, "whole")
     with monkeypatch.context() as patch:
-        stop_at(patch, 1, send(number), name="predict")
+        stop_at(patch, 4, send(number), name="predict")  # after looks at steps 1, 2, 5
         with pytest.raises(Interrupted, match="stopped after step 6 of 12; the same command"):
             train_tiny(spec, "stopped")
     info = json.loads((tmp_path / "stopped-work" / "checkpoint" / "state.json").read_text())
