@@ -163,3 +163,16 @@ def clock(monkeypatch):
     clocks = SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0] / 2)
     monkeypatch.setattr(timing, "time", clocks)
     return now
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The empty folder in which every command of a test runs."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def smoke():
+    """The configuration of the smoke preset."""
+    return settings.load(targets.SETTINGS, {"preset": "smoke"})

@@ -10,19 +10,8 @@ from mist_bench import cli, provenance, targets
 from mist_bench import config as settings
 from mist_bench.config import canonical
 
+pytestmark = pytest.mark.usefixtures("here")
 RUN = ("mnist_hard_classification", "mist", 0)
-
-
-@pytest.fixture(scope="module")
-def smoke():
-    return settings.load(targets.SETTINGS, {"preset": "smoke"})
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """Every command runs in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run(capsys, *arguments):

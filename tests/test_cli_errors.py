@@ -5,21 +5,11 @@ import json
 import pytest
 from test_cli import RUN, run
 
-from mist_bench import cli, targets
+from mist_bench import cli
 from mist_bench import config as settings
 from mist_bench.config import canonical
 
-
-@pytest.fixture(scope="module")
-def smoke():
-    return settings.load(targets.SETTINGS, {"preset": "smoke"})
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """Every command runs in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def only_line(capsys, *arguments):

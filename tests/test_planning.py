@@ -14,6 +14,7 @@ from mist_bench.bench.costs import Cost
 from mist_bench.planning import Forecast, Job
 from mist_bench.signatures import ConfigError
 
+pytestmark = pytest.mark.usefixtures("here")
 HARD = "mnist_hard_classification"
 ONE_MORE = {"experiments": {HARD: {"training": {"steps": 31}}}}
 NOWHERE = planning.Path("nowhere")
@@ -23,13 +24,6 @@ LONGER = {"preset": "smoke", "methods": {"mist": ONE_MORE}}
 @pytest.fixture(scope="module")
 def smoke():
     return settings.load(targets.SETTINGS, {"preset": "smoke", "seeds": [0, 3]})
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """Every command runs in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def finish(results, config, run):

@@ -10,21 +10,14 @@ from mist_bench import cli, targets
 from mist_bench import config as settings
 from mist_bench.work_folders import work_name
 
+pytestmark = pytest.mark.usefixtures("here")
 RUN = ("mnist_hard_classification", "mist", 0)
 FACTS = {"code": {"a": "1"}, "manifest": "data", "device": "cpu"}
 
 
 @pytest.fixture
-def config():
-    smoke = settings.load(targets.SETTINGS, {"preset": "smoke"})
+def config(smoke):
     return settings.canonical(settings.run_spec(smoke, *RUN))
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """Every command runs in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def finish(results, config, record):
