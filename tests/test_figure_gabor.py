@@ -11,6 +11,8 @@ from mist_bench.datasets.files import save_manifest, save_split
 from mist_bench.datasets.gabor import gabor_kernel, make_split
 from mist_bench.reporting.figure_gabor import (
     figure4,
+    found_by_distance,
+    found_words,
     learned_kernels,
     noise_scenes,
     true_kernels,
@@ -122,6 +124,31 @@ def test_learned_kernels_are_means_of_right_patches_by_likeness():
     assert not learned[1:].any()
 
 
+def test_found_impulses_are_counted_by_the_distance_of_the_nearest_other():
+    places = [[[10, 10], [14, 10], [30, 10], [30, 16]], [[50, 50], [0, 0], [0, 0], [0, 0]]]
+    counts = np.array([4, 1])
+    side = np.full((2, 4, 2), 16)
+    truth = {
+        "counts": counts,
+        "labels": np.where(np.arange(4) < counts[:, None], 0, -1),
+        "boxes": np.concatenate([places, side], axis=2).astype(np.float32),
+    }
+    stored = {"counts": np.array([3, 1]), "scores": np.ones((2, 3)), "boxes": truth["boxes"][:, :3]}
+    scenes = noise_scenes(truth, stored)  # all but the fourth impulse are found
+    assert found_by_distance(scenes, (4, 6)) == [(0, 0), (2, 2), (2, 3)]  # 4 is not below 4
+    assert found_by_distance(scenes, (5, 10)) == [(2, 2), (1, 2), (1, 1)]
+    assert found_words(scenes, 10) == (
+        " (test set: 80% of 5 impulses found; 100% of those less than 5 px from another, "
+        "50% of those up to 10 px, 100% of those farther)"
+    )
+
+
+def test_no_impulse_at_all_gets_no_words():
+    truth = {"counts": np.zeros(1, int), "labels": np.empty((1, 0)), "boxes": np.empty((1, 0, 4))}
+    stored = {"counts": [1], "scores": np.ones((1, 1)), "boxes": np.ones((1, 1, 4))}
+    assert found_words(noise_scenes(truth, stored), 12) == ""
+
+
 def test_figure_shows_the_first_image_whose_impulses_are_nearest_to_k(config, results):
     with np.load(results / "datasets" / "gabor" / "test.npz") as data:
         counts = data["counts"]
@@ -133,6 +160,7 @@ def test_figure_shows_the_first_image_whose_impulses_are_nearest_to_k(config, re
     assert f"test image {i} (from 0)" in caption
     assert "seed 0; training steps: MIST 3,000. Data: by hand." in caption
     assert "at most 2 px from an impulse" in caption
+    assert "impulses found; " in caption
 
 
 def test_marks_lie_at_right_and_wrong_detections_and_missed_impulses(config, results):

@@ -258,6 +258,9 @@ def test_settings_are_given_as_to_snakemake_or_in_a_file(tmp_path):
     file = tmp_path / "config.json"
     file.write_text(settings.canonical(config))
     assert planning.configuration(None, [str(file)]) == config
+    file.write_text("{")
+    with pytest.raises(settings.ConfigError, match=r"config\.json: "):
+        planning.configuration(None, [str(file)])
 
 
 @pytest.mark.usefixtures("digit_folder", "torch_settings")

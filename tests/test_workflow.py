@@ -80,11 +80,14 @@ def test_the_paper_preset_is_planned_whole(tmp_path):
     assert forecast == {"dataset": 9, "features": 1, "run": 21}
 
 
-def test_a_misspelt_method_in_a_path_gets_a_hint(tmp_path):
-    path = f"{RUN.replace('/mist', '/misst')}/seed0/metrics.json"
+@pytest.mark.parametrize("word", ["mist", "mnist_hard"])
+def test_a_misspelt_name_in_a_path_gets_a_hint_in_the_last_line(tmp_path, word):
+    path = f"{RUN}/seed0/metrics.json".replace(f"/{word}", f"/{word.replace('s', 'ss')}")
     done = snakemake(tmp_path, path, "--dry-run")
     assert done.returncode != 0
-    assert "'misst' is unknown; did you mean 'mist'?" in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("target: ")
+    assert f"did you mean '{word}" in last
 
 
 def test_a_misspelt_key_stops_before_any_job_with_one_line(tmp_path):

@@ -61,6 +61,14 @@ wildcard_constraints:
     figure="|".join(targets.FIGURES),
 
 
+def known(check, *names):
+    """Say in one line, not in a traceback, that the path of a target names what does not exist."""
+    try:
+        check(*names)
+    except settings.ConfigError as error:
+        sys.exit(f"target: {error}")
+
+
 def config_text(wildcards):
     return settings.canonical(config_of(wildcards.preset))
 
@@ -68,7 +76,7 @@ def config_text(wildcards):
 def dataset_of(wildcards):
     """Return the specification of the dataset that a path names."""
     preset = config_of(wildcards.preset)
-    settings.check_names("dataset", [wildcards.dataset], preset.datasets)
+    known(settings.check_names, "dataset", [wildcards.dataset], preset.datasets)
     return settings.dataset_spec(preset, wildcards.dataset)
 
 
@@ -93,7 +101,7 @@ def dataset_files(wildcards):
 def features_of(wildcards):
     """Return the specification of the features of the dataset that a path names."""
     preset = config_of(wildcards.preset)
-    settings.check_names("dataset", [wildcards.dataset], preset.datasets)
+    known(settings.check_names, "dataset", [wildcards.dataset], preset.datasets)
     return settings.feature_spec(preset, wildcards.dataset)
 
 
@@ -123,7 +131,7 @@ def feature_gpus(wildcards):
 def run_of(wildcards):
     """Return the specification of the run that a path names, whether or not a table needs it."""
     preset = config_of(wildcards.preset)
-    targets.check_run(preset, wildcards.experiment, wildcards.method)
+    known(targets.check_run, preset, wildcards.experiment, wildcards.method)
     return settings.run_spec(
         preset, wildcards.experiment, wildcards.method, int(wildcards.seed)
     )

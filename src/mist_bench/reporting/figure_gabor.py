@@ -5,7 +5,8 @@ N images, K detections and L impulses of one image; p patch side; n true kernels
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,15 @@ def figure4(config: Config, results: Path) -> Figure:
     params = config.datasets[setup.dataset].params
     true = true_kernels(params, extent, stored["patches"].shape[-1])
     learned, likeness = learned_kernels(scenes, stored["patches"], true)
+    wave = 1 / params["frequency"] if params["frequency"] else math.inf
     caption = (
         f"Figure 4. Gabor noise taken apart by MIST: test image {i} (from 0), the first whose "
         f"number of impulses ({len(scenes[i].true_boxes)}) is nearest to the "
         f"{shown} detections (K = {setup.num_instances} in training); the impulses found in it; "
         "and the sum of the decoded patches. "
         f"Right: at most {CENTER_TOLERANCE * config.datasets[setup.dataset].box_size:g} px from an "
-        "impulse, one detection per impulse. Below: the kernels of the noise, and the mean "
+        f"impulse, one detection per impulse{found_words(scenes, wave)}. "
+        "Below: the kernels of the noise, and the mean "
         f"decoded patch ({extent:g} px wide) of all right detections of the test set that are most "
         "like each; below it, the mean of the single patches' cosine similarity to the kernel. "
         f"Preset {config.preset}; seed {seed}; training steps: "
@@ -101,6 +104,54 @@ def noise_scenes(truth: Mapping[str, NDArray], stored: Mapping[str, NDArray]) ->
         true_boxes = truth["boxes"][i, :n].astype(np.float64)
         scenes.append(Scene(boxes, scores, np.full(k, -1), true_boxes, truth["labels"][i, :n]))
     return scenes
+
+
+def found_by_distance(scenes: list[Scene], limits: Sequence[float]) -> list[tuple[int, int]]:
+    """Return how many impulses are found, and how many there are, by the distance of the nearest.
+
+    Args:
+        scenes: of the test images.
+        limits: rising distances, px, that part impulses by that of the nearest other impulse of
+            their image, center to center; one that is alone counts as farther than any.
+
+    Returns:
+        (found, all) of those below the first limit, between each two, and from the last on.
+    """
+    groups = [[np.empty(0, bool)] for _ in range(len(limits) + 1)]
+    for scene in scenes:
+        centers = scene.true_boxes[:, :2]
+        apart = np.linalg.norm(centers[:, None] - centers[None], axis=-1)
+        np.fill_diagonal(apart, np.inf)
+        found = np.zeros(len(centers), bool)
+        found[match_centers(scene)[1]] = True
+        part = np.searchsorted(limits, apart.min(axis=1, initial=np.inf), side="right")
+        for k, group in enumerate(groups):
+            group.append(found[part == k])
+    joined = [np.concatenate(group) for group in groups]
+    return [(int(group.sum()), len(group)) for group in joined]
+
+
+def found_words(scenes: list[Scene], wave: float) -> str:
+    """Return in words which share of the impulses is found, as those of a caption in parentheses.
+
+    Kernels less than half a wave apart have one main lobe together.
+
+    Args:
+        scenes: of the test images.
+        wave: length of a wave of the kernels, px.
+    """
+    groups = found_by_distance(scenes, (wave / 2, wave))
+    total = sum(count for _, count in groups)
+    if not total or wave == math.inf:
+        return ""
+    names = (f"less than {wave / 2:.0f} px from another", f"up to {wave:.0f} px", "farther")
+    parts = [
+        f"{found / count:.0%} of those {name}"
+        for (found, count), name in zip(groups, names, strict=True)
+        if count
+    ]
+    share = sum(found for found, _ in groups) / total
+    return f" (test set: {share:.0%} of {total:,} impulses found; {', '.join(parts)})"
 
 
 def true_kernels(params: Mapping[str, Any], extent: float, size: int) -> NDArray[np.float64]:
