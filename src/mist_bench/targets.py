@@ -119,6 +119,19 @@ def figure_runs(config: Config, figure: str) -> list[Run]:
     ]
 
 
+def training_seconds(origin: Path) -> dict[tuple[str, str], float]:
+    """Return (experiment, method) -> seconds of its longest training among published runs.
+
+    Args:
+        origin: origin.json of a preset's reference results; a preset without any has no runs.
+    """
+    longest: dict[tuple[str, str], float] = {}
+    for run in json.loads(origin.read_text(encoding="utf-8")) if origin.is_file() else []:
+        key = run["experiment"], run["method"]
+        longest[key] = max(longest.get(key, 0), run["seconds"])
+    return longest
+
+
 def figure_input(figure: str) -> str:
     """Return which file of each of its runs a figure is drawn from."""
     if figure in CURVES:

@@ -26,6 +26,7 @@ PRESETS = sorted(path.stem for path in (SETTINGS / "presets").glob("*.yaml"))
 DIGIT_SCENES = "mist_bench.datasets.multi_mnist"  # what reads MNIST
 START = time.time()
 LOCK = FileLock(Path(".snakemake", "running.lock"))
+SOON = 2  # priority of jobs that are short or that trainings wait for; theirs are up to 1
 MOMENT = 0.3  # s; a call that only looks, as a dry run does, holds the lock for less
 # jobs find mist-bench beside the Python that runs Snakemake, even if its environment is not active
 os.environ.update(
@@ -139,6 +140,23 @@ def run_of(wildcards):
 
 def run_text(wildcards):
     return settings.canonical(run_of(wildcards))
+
+
+@cache
+def measured_seconds(preset):
+    """Return (experiment, method) -> seconds of its longest training in the reference results."""
+    origin = Path(workflow.basedir, "results", "reference", preset, "origin.json")
+    return targets.training_seconds(origin)
+
+
+def urgency(wildcards):
+    """Return the priority of a training: the longest first, lest a core has none at the end.
+
+    What was never measured may be as long as the longest.
+    """
+    known = measured_seconds(wildcards.preset)
+    longest = max(known.values(), default=1)
+    return known.get((wildcards.experiment, wildcards.method), longest) / longest
 
 
 def train_code(wildcards):

@@ -9,6 +9,7 @@ rule dataset:
         f"{DATA}.log",
     conda:
         "../../environment.yml"
+    priority: SOON
     params:
         spec=dataset_text,
         code=dataset_code,
@@ -32,6 +33,7 @@ rule features:
         f"{FEATURES}.log",
     conda:
         "../../environment.yml"
+    priority: SOON
     resources:
         gpu=feature_gpus,
         device=feature_device,

@@ -17,6 +17,7 @@ rule resolve:
         "results/{preset}/logs/resolve.log",
     conda:
         "../../environment.yml"
+    priority: SOON
     params:
         config=config_text,
     message:
@@ -35,6 +36,7 @@ rule metrics:
         "results/{preset}/logs/metrics.log",
     conda:
         "../../environment.yml"
+    priority: SOON
     params:
         code=provenance.digest("metrics"),
     message:
@@ -57,6 +59,7 @@ rule table:
         "results/{preset}/logs/{table}.log",
     conda:
         "../../environment.yml"
+    priority: SOON
     params:
         code=provenance.digest("table"),
     message:
@@ -78,6 +81,7 @@ rule figure:
         "results/{preset}/logs/{figure}.log",
     conda:
         "../../environment.yml"
+    priority: SOON
     params:
         code=provenance.digest("figure"),
     message:
@@ -101,6 +105,7 @@ rule html:
         "results/{preset}/logs/report.log",
     conda:
         "../../environment.yml"
+    priority: SOON
     params:
         code=provenance.digest("report"),
     message:
@@ -120,6 +125,7 @@ rule calibration_table:
         "results/{preset}/logs/calibration.log",
     conda:
         "../../environment.yml"
+    priority: SOON
     params:
         code=provenance.digest("calibration"),
     message:
@@ -138,6 +144,7 @@ rule tuning_table:
         "results/{preset}/logs/tuning.log",
     conda:
         "../../environment.yml"
+    priority: SOON
     params:
         code=provenance.digest("tuning"),
     message:

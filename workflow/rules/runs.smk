@@ -19,6 +19,7 @@ rule train:
         f"{RUN}/benchmark.tsv"
     conda:
         "../../environment.yml"
+    priority: urgency
     threads: run_threads
     resources:
         gpu=run_gpus,
@@ -45,6 +46,7 @@ rule predict:
         f"{RUN}/predict.log",
     conda:
         "../../environment.yml"
+    priority: SOON
     threads: run_threads
     resources:
         gpu=run_gpus,
@@ -72,6 +74,7 @@ rule trace:
         f"{RUN}/trace.log",
     conda:
         "../../environment.yml"
+    priority: SOON
     threads: run_threads
     resources:
         gpu=run_gpus,
@@ -98,6 +101,7 @@ rule evaluate:
         f"{RUN}/evaluate.log",
     conda:
         "../../environment.yml"
+    priority: SOON
     params:
         spec=run_text,
         code=provenance.digest("evaluate"),
