@@ -7,9 +7,9 @@ rule dataset:
         test=f"{DATA}/test.npz",
     log:
         f"{DATA}.log",
+    priority: SOON
     conda:
         "../../environment.yml"
-    priority: SOON
     params:
         spec=dataset_text,
         code=dataset_code,
@@ -31,9 +31,9 @@ rule features:
         instances=multiext(f"{FEATURES}/", "train.npz", "val.npz", "test.npz"),
     log:
         f"{FEATURES}.log",
+    priority: SOON
     conda:
         "../../environment.yml"
-    priority: SOON
     resources:
         gpu=feature_gpus,
         device=feature_device,

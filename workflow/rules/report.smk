@@ -15,9 +15,9 @@ rule resolve:
         "results/{preset}/config.json",
     log:
         "results/{preset}/logs/resolve.log",
+    priority: SOON
     conda:
         "../../environment.yml"
-    priority: SOON
     params:
         config=config_text,
     message:
@@ -34,9 +34,9 @@ rule metrics:
         "results/{preset}/metrics.csv",
     log:
         "results/{preset}/logs/metrics.log",
+    priority: SOON
     conda:
         "../../environment.yml"
-    priority: SOON
     params:
         code=provenance.digest("metrics"),
     message:
@@ -57,9 +57,9 @@ rule table:
         tex="results/{preset}/tables/{table}.tex",
     log:
         "results/{preset}/logs/{table}.log",
+    priority: SOON
     conda:
         "../../environment.yml"
-    priority: SOON
     params:
         code=provenance.digest("table"),
     message:
@@ -79,9 +79,9 @@ rule figure:
         pdf="results/{preset}/figures/{figure}.pdf",
     log:
         "results/{preset}/logs/{figure}.log",
+    priority: SOON
     conda:
         "../../environment.yml"
-    priority: SOON
     params:
         code=provenance.digest("figure"),
     message:
@@ -103,9 +103,9 @@ rule html:
         "results/{preset}/report/index.html",
     log:
         "results/{preset}/logs/report.log",
+    priority: SOON
     conda:
         "../../environment.yml"
-    priority: SOON
     params:
         code=provenance.digest("report"),
     message:
@@ -123,9 +123,9 @@ rule calibration_table:
         "results/{preset}/tables/calibration.csv",
     log:
         "results/{preset}/logs/calibration.log",
+    priority: SOON
     conda:
         "../../environment.yml"
-    priority: SOON
     params:
         code=provenance.digest("calibration"),
     message:
@@ -142,9 +142,9 @@ rule tuning_table:
         "results/{preset}/tables/tuning.csv",
     log:
         "results/{preset}/logs/tuning.log",
+    priority: SOON
     conda:
         "../../environment.yml"
-    priority: SOON
     params:
         code=provenance.digest("tuning"),
     message:

@@ -17,9 +17,9 @@ rule train:
         f"{RUN}/train.log",
     benchmark:
         f"{RUN}/benchmark.tsv"
+    priority: urgency
     conda:
         "../../environment.yml"
-    priority: urgency
     threads: run_threads
     resources:
         gpu=run_gpus,
@@ -44,9 +44,9 @@ rule predict:
         f"{RUN}/predictions.npz",
     log:
         f"{RUN}/predict.log",
+    priority: SOON
     conda:
         "../../environment.yml"
-    priority: SOON
     threads: run_threads
     resources:
         gpu=run_gpus,
@@ -72,9 +72,9 @@ rule trace:
         f"{RUN}/trace.npz",
     log:
         f"{RUN}/trace.log",
+    priority: SOON
     conda:
         "../../environment.yml"
-    priority: SOON
     threads: run_threads
     resources:
         gpu=run_gpus,
@@ -99,9 +99,9 @@ rule evaluate:
         f"{RUN}/metrics.json",
     log:
         f"{RUN}/evaluate.log",
+    priority: SOON
     conda:
         "../../environment.yml"
-    priority: SOON
     params:
         spec=run_text,
         code=provenance.digest("evaluate"),
