@@ -17,7 +17,6 @@ from mist_bench.cli_inputs import (
     check_code,
     check_complete,
     load_preset,
-    parse_config,
     read_config,
     read_job,
     read_spec,
@@ -201,7 +200,7 @@ def publish(options: argparse.Namespace) -> None:
 
 def resolve(options: argparse.Namespace) -> None:
     """Store a configuration, after checking it once more."""
-    config = parse_config("--config", options.config)
+    config = settings.parse("--config", options.config)
     Path(options.out).write_text(settings.canonical(config) + "\n", encoding="utf-8")
 
 

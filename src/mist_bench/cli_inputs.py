@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,18 +38,10 @@ def read_job(stage: str, options: argparse.Namespace, model: type[J]) -> J:
     return spec
 
 
-def parse_config(where: str, text: str) -> Config:
-    """Return the resolved configuration in JSON text; errors begin with ``where`` it is from."""
-    try:
-        return settings.validate(json.loads(text))
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from None
-
-
 def read_config(options: argparse.Namespace) -> tuple[Config, Path]:
     """Return the configuration that --config or --preset names, and its results folder."""
     if options.config:
-        config = parse_config(str(options.config), options.config.read_text(encoding="utf-8"))
+        config = settings.parse(str(options.config), options.config.read_text(encoding="utf-8"))
     else:
         config = load_preset(options.preset)
     return config, Path("results", config.preset)

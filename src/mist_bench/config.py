@@ -50,6 +50,14 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     return validate(merge_files(folder, overrides or {}))
 
 
+def parse(where: str, text: str) -> Config:
+    """Return the resolved configuration in JSON text; errors begin with ``where`` it is from."""
+    try:
+        return validate(json.loads(text))
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
 def validate(merged: Mapping[str, Any]) -> Config:
     """Return ``merged`` as a ``Config``; every name and keyword in it is checked."""
     try:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Literal
 
 from mist_bench import config as settings
 from mist_bench import targets
-from mist_bench.cli_inputs import parse_config
 from mist_bench.schema import Config, DatasetSpec, FeatureSpec, RunSpec
 from mist_bench.signatures import ConfigError
 
@@ -99,7 +98,7 @@ def configuration(preset: str | None, given: Sequence[str]) -> Config:
         ConfigError: in one line, for what is neither, or an unknown key.
     """
     if len(given) == 1 and "=" not in given[0]:
-        return parse_config(given[0], Path(given[0]).read_text(encoding="utf-8"))
+        return settings.parse(given[0], Path(given[0]).read_text(encoding="utf-8"))
     if odd := [pair for pair in given if "=" not in pair]:
         raise ConfigError(f"--config: KEY=VALUE is expected, got {odd[0]!r}")
     pairs = dict(pair.split("=", 1) for pair in given)
