@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mist_bench.datasets.build import build_dataset
-from mist_bench.datasets.files import Split, load_manifest, load_split, save_split
+from mist_bench.datasets.files import Split, load_manifest, load_split, read_npz, save_split
 from mist_bench.schema import DatasetSpec
 
 SIZES = {"train": 4, "val": 2}
@@ -128,3 +128,32 @@ def test_but_not_none_and_not_more(spec, tmp_path, monkeypatch, size):
     with pytest.raises(ValueError, match=message):
         build_dataset(spec(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_turned_bit_of_an_archive_is_said_or_harms_nothing(tmp_path, save):
+    path = tmp_path / "one.npz"
+    save(path, a=np.arange(2))
+    whole = path.read_bytes()
+    said = set()
+    for place in range(len(whole)):
+        for bit in (0, 3):  # bit 0 of the flags: encrypted
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            try:
+                arrays = read_npz(path)
+            except ValueError as error:
+                said.add(str(error).split(":")[0].split("'")[0])
+            else:
+                assert all(np.array_equal(array, [0, 1]) for array in arrays.values())
+    assert len(said) > 3
+
+
+def test_a_single_array_is_no_archive(tmp_path):
+    np.save(tmp_path / "one.npy", np.arange(2))
+    with pytest.raises(ValueError, match="ndarray"):
+        read_npz(tmp_path / "one.npy")
+
+
+def test_a_file_that_is_not_there_is_not_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_npz(tmp_path / "none.npz")

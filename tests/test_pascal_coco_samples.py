@@ -72,7 +72,8 @@ TEST = ["COCO/000000000490", "VOC2007/000332", "COCO/000000000569", "VOC2007/000
 def made():
     """The three splits of the samples, in the paper's way."""
     if not SAMPLES.is_dir():
-        pytest.skip(f"no samples of photographs: {SAMPLES.name} is not beside the repository")
+        place = "/".join(SAMPLES.parts[-2:])
+        pytest.skip(f"no samples of photographs: {place} is not beside the repository")
     params = PARAMS | {"root": str(SAMPLES), "side": SIDE, "coverage": 0.3}
     seeds = np.random.SeedSequence(0).spawn(3)
     return {

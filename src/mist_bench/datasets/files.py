@@ -11,6 +11,7 @@ import hashlib
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,17 +174,14 @@ def load_split(folder: Path, split: str) -> dict[str, NDArray]:
     if entry is None:
         raise ValueError(f"{folder / MANIFEST}: there is no split {split!r} in this dataset")
     try:
-        # np.load itself would leave a damaged file open
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_npz(path)
         if mapped := entry.get("mapped"):
             path = path.with_suffix(".npy")  # for errors, too
             arrays[mapped] = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"{path}: not found: build the dataset first") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: damaged ({reason}): build the dataset again") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path}: damaged ({error}): build the dataset again") from None
     check_arrays(arrays, str(path))
     for name, expected in entry["arrays"].items():
         if name not in arrays or describe(arrays[name]) != expected:
@@ -191,6 +189,27 @@ def load_split(folder: Path, split: str) -> dict[str, NDArray]:
                 f"{path}: array {name!r} is not the one in {MANIFEST}: build the dataset again"
             )
     return arrays
+
+
+def read_npz(path: Path) -> dict[str, NDArray]:
+    """Return the arrays of an npz file.
+
+    Raises:
+        FileNotFoundError, PermissionError: if it cannot be opened.
+        ValueError: with what numpy or zipfile say of it, if it is damaged at whatever place.
+    """
+    try:
+        # np.load itself would leave a damaged file open
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (
+        *(OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error),
+        RuntimeError,  # a turned bit says that it is encrypted, or compressed in an unknown way
+        TypeError,  # a single array, not an archive of them
+    ) as error:
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def parse_idx(data: bytes, where: str, ndim: int) -> NDArray[np.uint8]:

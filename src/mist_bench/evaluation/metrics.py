@@ -10,13 +10,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
-from zlib import error as ZlibError
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mist_bench.datasets.files import load_manifest, load_split
+from mist_bench.datasets.files import load_manifest, load_split, read_npz
 from mist_bench.evaluation.coco import ap50, ap_center
 from mist_bench.evaluation.detection import (
     class_metrics,
@@ -134,9 +132,8 @@ def load_predictions(path: Path) -> Arrays:
         ValueError: in one line, if the file is damaged.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (BadZipFile, ZlibError, NotImplementedError, EOFError, ValueError, KeyError) as error:
+        return read_npz(path)
+    except ValueError as error:
         raise ValueError(f"{path}: damaged ({error}); delete it and run again") from None
 
 
