@@ -106,6 +106,30 @@ def test_only_squares_of_a_sample_per_pixel_can_sit_on_pixels(extent, box_size):
         BoxAutoencoder(Scaled(), 5, extent, False, box_size, whole_pixels=True)
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_patches_count_by_what_they_add_to_those_before(signed):
+    """Each patch is half of what is there: the first leaves half, the second nothing."""
+    image = torch.full((1, 1, 7, 7), 0.5 if signed else 0.0)
+    image[..., 1:6, 1:6] = 0.8
+    boxes = BOXES.repeat(1, 3, 1)  # (2 r q - q^2) / q^2 = 3, then 1, then -1
+    torch.testing.assert_close(
+        head(signed).marks(2.0, image, boxes), torch.tensor([[1.0, 0.5, 0.0]]), atol=1e-4, rtol=0
+    )
+    half = head(signed).marks(6.0, image, boxes)
+    torch.testing.assert_close(half, torch.tensor([[3 / 6, 1 / 6, 0.0]]), atol=1e-4, rtol=0)
+
+
+def test_only_what_lies_in_the_image_adds():
+    """A patch half outside that explains all of its part of the image counts fully."""
+    one = BoxAutoencoder(Unsquashed(), 5, 4.0, True, whole_pixels=True).eval()
+    image = torch.full((1, 1, 7, 7), 0.9)
+    boxes = torch.tensor([[[0.0, 3.0, 2.0, 2.0], [1.0, 3.0, 2.0, 2.0], [20.0, 3.0, 2.0, 2.0]]])
+    # the second repeats three of its four columns: (1 - 3) / 4 is below 0; the third sees nothing
+    assert one.marks(1.0, image, boxes).tolist() == [[pytest.approx(1, abs=1e-5), 0, 0]]
+    first = one.marks(1.0, image, boxes[:, 1:])
+    assert first.tolist() == [[pytest.approx(1, abs=1e-5), 0]]
+
+
 def test_an_empty_image_has_a_finite_loss():
     image = torch.zeros(1, 1, 7, 7)
     assert head().loss(image, BOXES, image).item() == pytest.approx(0, abs=1e-4)

@@ -30,7 +30,7 @@ def test_presence_is_what_background_leaves(run):
     method = mist.build(run.task, **run.params).eval()
     images, boxes = torch.randn(2, 112, 14, 14), torch.tensor([[[5.0, 6, 7, 7], [9, 9, 7, 7]]] * 2)
     expected = method.head(images, boxes)[..., 1:].sum(-1)
-    torch.testing.assert_close(method.head.presence(images, boxes, 0), expected)
+    torch.testing.assert_close(method.head.presence(0, images, boxes), expected)
 
 
 @pytest.mark.parametrize("certain", [True, False])

@@ -3,8 +3,9 @@
 Shapes: B images, K keypoints, L instances, C channels or classes, H W image, h w heatmap.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     from mist_bench.models.autoencoder import BoxAutoencoder
 
 Order = Literal["x_tau_eta", "tau_x_eta", "joint"]
+Marks = Callable[[Tensor, Tensor], Tensor]
 
 
 class Mist(nn.Module):
     """MIST for any task a head can do; see ``build`` for the arguments.
 
     ``head`` is T_tau with its loss: classification here, reconstruction in ``mist_autoencoder``.
+    ``marks`` maps images and boxes (B, K, 4) to the heights (B, K) of their marks in G, else 1.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class Mist(nn.Module):
         mirror: bool,
         shift: int,
         optimizers: dict[str, torch.optim.Optimizer],
-        ignore_background: bool = False,
+        marks: Marks | None = None,
         weigh_offsets: bool = True,
     ):
         super().__init__()
@@ -59,7 +62,7 @@ class Mist(nn.Module):
         self.task, self.keypoints, self.order = task, keypoints, order
         self.sample_weight, self.mirror, self.shift = sample_weight, mirror, shift
         self.optimizers = optimizers
-        self.ignore_background, self.weigh_offsets = ignore_background, weigh_offsets
+        self.marks, self.weigh_offsets = marks, weigh_offsets
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Make the three updates of Algorithm 1 on one batch and return their losses."""
@@ -90,11 +93,8 @@ class Mist(nn.Module):
         target = view.boxes(moved)
         if self.shift:  # seen again where keypoints lie elsewhere in their cells (N21)
             heatmap, offsets = self.detector(view.images(images))
-        if self.ignore_background:  # the others leave no mark in G
-            heights = self.head.presence(images, moved, self.task.background)
-            heatmap_loss, offset_loss = self.detector.loss(heatmap, offsets, target, heights)
-        else:
-            heatmap_loss, offset_loss = self.detector.loss(heatmap, offsets, target)
+        heights = {} if self.marks is None else {"heights": self.marks(images, moved)}
+        heatmap_loss, offset_loss = self.detector.loss(heatmap, offsets, target, **heights)
         weight = torch.exp(-self.sample_weight * task_loss)
         if self.weigh_offsets:
             objective = weight * (heatmap_loss + offset_loss)
@@ -295,6 +295,6 @@ def build(
         mirror=mirror,
         shift=shift,
         optimizers=adam_pair(detector, classifier, lr_detector, lr_task, betas),
-        ignore_background=ignore_background,
+        marks=partial(classifier.presence, task.background) if ignore_background else None,
         weigh_offsets=weigh_offsets,
     )

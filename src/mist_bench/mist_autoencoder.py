@@ -1,6 +1,7 @@
 """MIST for reconstruction: an image as the sum of its K auto-encoded patches (Sec. 4.2, Eq. 8)."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from mist_bench.mist import Mist, Order
 from mist_bench.models.autoencoder import build_autoencoder
@@ -41,6 +42,7 @@ def build(
     keypoint_penalty: float,
     order: Order,
     sample_weight: float,
+    full_contribution: float | None,
     mirror: bool,
     shift: int,
     lr_detector: float,
@@ -80,6 +82,9 @@ def build(
         keypoint_penalty: lambda of Eq. 6.
         order: x_tau_eta, tau_x_eta (Algorithm 1) or joint.
         sample_weight: a in the weight exp(-a * task loss) of an image's heatmap loss; 0 for none.
+        full_contribution: share of a decoded patch's energy by which it must lower the error that
+            patches with higher scores leave, for its keypoint to count fully in G; what lowers it
+            less counts in proportion (not in the paper); null where all count fully (the paper).
         mirror: whether the detector learns from randomly reflected images.
         shift: longest random shift, px, of the view of an image in which the detector learns what
             was found in the image itself; 0 to learn in the view in which keypoints are found.
@@ -88,8 +93,16 @@ def build(
         betas: Adam's decay rates, both networks.
 
     Raises:
-        ValueError: for contradictory arguments, as in ``mist``.
+        ValueError: for contradictory arguments, as in ``mist``, or contributions without
+            Gaussians in G or with several scales.
     """
+    if full_contribution is not None and not (
+        full_contribution > 0 and target_sigma > 0 and len(scales) == 1
+    ):
+        raise ValueError(
+            "full_contribution must be > 0 and needs target_sigma > 0 and one scale, or be null: "
+            f"got {full_contribution:g}, {target_sigma:g} and {len(scales)}"
+        )
     channels = task.image_size[0]
     detector = build_detector(
         channels,
@@ -135,4 +148,5 @@ def build(
         mirror=mirror,
         shift=shift,
         optimizers=adam_pair(detector, autoencoder, lr_detector, lr_task, betas),
+        marks=None if full_contribution is None else partial(autoencoder.marks, full_contribution),
     )

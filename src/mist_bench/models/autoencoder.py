@@ -17,6 +17,7 @@ from mist_bench.transfer import to_device
 from mist_bench.types import Batch, Prediction, Supervision
 
 ENERGY_FLOOR = 1.0  # of an empty image, so that its loss stays finite
+EPSILON = 1e-6  # energy of an empty patch, whose contribution is 0
 NUDGE = 2**-10  # px: too little to blur, enough for the slope of one side
 
 
@@ -113,17 +114,47 @@ class BoxAutoencoder(nn.Module):
 
     def forward(self, signal: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the synthesis of (B, C, H, W) from (B, K, 4) boxes, and its (B, K, C, p, p)."""
-        if self.box_size is None:
-            sides = torch.full_like(boxes[..., 2:], self.extent)
-        else:
-            sides = boxes[..., 2:] * self.extent / self.box_size
-        squares = torch.cat([self.centers(boxes), sides], dim=-1)
+        squares = self.squares(boxes)
         patches = sample_patches(signal, squares, self.patch_size)  # (B, K, C, p, p)
         flat = patches.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         decoded = widened(self.network(flat))
         decoded = (decoded.tanh() if self.signed else decoded.sigmoid()).view_as(patches)
         H, W = signal.shape[-2:]
         return paste_patches(decoded, squares, (H, W)), decoded
+
+    @torch.no_grad()
+    def marks(self, full_contribution: float, images: Tensor, boxes: Tensor) -> Tensor:
+        """Return (B, K) from 0 to 1, whether each of the (B, K, 4) boxes adds to those before it.
+
+        The contribution of a box is how far its decoded patch lowers the squared error that the
+        boxes before it, whose scores are higher, leave, per unit of the patch's energy: 1 for a
+        patch that is exactly what they leave, 0 or less for one that repeats what they explain.
+        Not in the paper, where G has a mark for every keypoint.
+
+        Args:
+            full_contribution: the least contribution that counts as 1.
+            images: (B, C, H, W) in [0, 1].
+            boxes: (B, K, 4) cxcywh in pixels, best first.
+        """
+        rest = self.to_signal(images)
+        squares = self.squares(boxes)
+        _, decoded = self(rest, boxes)
+        contributions = []
+        for patch, square in zip(decoded.split(1, 1), squares.split(1, 1), strict=True):
+            pasted = paste_patches(patch, square, rest.shape[-2:])
+            energy = pasted.square().flatten(1).sum(1)
+            gain = 2 * (rest * pasted).flatten(1).sum(1) - energy
+            contributions.append(gain / energy.clamp(min=EPSILON))
+            rest = rest - pasted
+        return (torch.stack(contributions, 1) / full_contribution).clamp(0, 1)
+
+    def squares(self, boxes: Tensor) -> Tensor:
+        """Return the (B, K, 4) squares that are encoded around (B, K, 4) boxes, cxcywh in px."""
+        if self.box_size is None:
+            sides = torch.full_like(boxes[..., 2:], self.extent)
+        else:
+            sides = boxes[..., 2:] * self.extent / self.box_size
+        return torch.cat([self.centers(boxes), sides], dim=-1)
 
     def centers(self, boxes: Tensor) -> Tensor:
         """Return the (B, K, 2) centers of the squares around (B, K, 4) boxes, px."""

@@ -97,7 +97,7 @@ class BoxClassifier(nn.Module):
         return classification_loss(self(images, boxes), targets)
 
     @torch.no_grad()
-    def presence(self, images: Tensor, boxes: Tensor, background: int) -> Tensor:
+    def presence(self, background: int, images: Tensor, boxes: Tensor) -> Tensor:
         """Return (B, K), how likely each of the (B, K, 4) boxes holds something."""
         return 1 - self(images, boxes)[..., background]
 
