@@ -173,10 +173,10 @@ def test_the_report_shows_an_extended_table_of_all_its_rivals_only(config, tmp_p
     assert targets.extended_made(config, tmp_path) == []
 
 
-def test_published_runs_tell_how_long_a_training_takes(tmp_path):
-    runs = [("hard", "mist", 0, 60.5), ("hard", "mist", 1, 71.0), ("easy", "grid", 0, 9.0)]
-    names = ("experiment", "method", "seed", "seconds")
+def test_published_runs_tell_how_long_a_step_takes(tmp_path):
+    runs = [("hard", "mist", 0, 20, 6), ("hard", "mist", 1, 10, 7), ("easy", "grid", 0, 90, 9)]
+    names = ("experiment", "method", "seed", "steps", "seconds")
     origin = tmp_path / "origin.json"
     origin.write_text(json.dumps([dict(zip(names, run, strict=True)) for run in runs]))
-    assert targets.training_seconds(origin) == {("hard", "mist"): 71.0, ("easy", "grid"): 9.0}
-    assert targets.training_seconds(tmp_path / "none.json") == {}
+    assert targets.step_seconds(origin) == {("hard", "mist"): 0.7, ("easy", "grid"): 0.1}
+    assert targets.step_seconds(tmp_path / "none.json") == {}

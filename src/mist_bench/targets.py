@@ -119,17 +119,17 @@ def figure_runs(config: Config, figure: str) -> list[Run]:
     ]
 
 
-def training_seconds(origin: Path) -> dict[tuple[str, str], float]:
-    """Return (experiment, method) -> seconds of its longest training among published runs.
+def step_seconds(origin: Path) -> dict[tuple[str, str], float]:
+    """Return (experiment, method) -> seconds of a training step, of its slowest published run.
 
     Args:
         origin: origin.json of a preset's reference results; a preset without any has no runs.
     """
-    longest: dict[tuple[str, str], float] = {}
+    slowest: dict[tuple[str, str], float] = {}
     for run in json.loads(origin.read_text(encoding="utf-8")) if origin.is_file() else []:
         key = run["experiment"], run["method"]
-        longest[key] = max(longest.get(key, 0), run["seconds"])
-    return longest
+        slowest[key] = max(slowest.get(key, 0), run["seconds"] / run["steps"])
+    return slowest
 
 
 def figure_input(figure: str) -> str:

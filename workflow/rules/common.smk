@@ -146,19 +146,21 @@ def run_text(wildcards):
 
 @cache
 def measured_seconds(preset):
-    """Return (experiment, method) -> seconds of its longest training in the reference results."""
+    """Return (experiment, method) -> seconds of a training step in the reference results."""
     origin = Path(workflow.basedir, "results", "reference", preset, "origin.json")
-    return targets.training_seconds(origin)
+    return targets.step_seconds(origin)
 
 
 def urgency(wildcards):
     """Return the priority of a training: the longest first, lest a core has none at the end.
 
-    What was never measured may be as long as the longest.
+    From 0 to 1, for trainings without end and those that were never measured, which may be long.
     """
-    known = measured_seconds(wildcards.preset)
-    longest = max(known.values(), default=1)
-    return known.get((wildcards.experiment, wildcards.method), longest) / longest
+    run = wildcards.experiment, wildcards.method
+    if run not in measured_seconds(wildcards.preset):
+        return 1
+    seconds = measured_seconds(wildcards.preset)[run] * run_of(wildcards).training.steps
+    return seconds / (seconds + 600)  # rising; half a point for ten minutes
 
 
 def train_code(wildcards):
