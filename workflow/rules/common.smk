@@ -26,9 +26,8 @@ PRESETS = sorted(path.stem for path in (SETTINGS / "presets").glob("*.yaml"))
 DIGIT_SCENES = "mist_bench.datasets.multi_mnist"  # what reads MNIST
 START = time.time()
 LOCK = FileLock(Path(".snakemake", "running.lock"))
-SOON = (
-    2  # priority of jobs that are short or that trainings wait for; theirs are up to 1
-)
+# priority of jobs that are short or that trainings wait for; theirs are up to 1
+SOON = 2
 MOMENT = 0.3  # s; a call that only looks, as a dry run does, holds the lock for less
 # jobs find mist-bench beside the Python that runs Snakemake, even if its environment is not active
 os.environ.update(
