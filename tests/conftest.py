@@ -122,9 +122,9 @@ def train_tiny(tiny_dataset, tmp_path):
 
     from mist_bench.training import train
 
-    def go(spec, name="out", work=None, data=tiny_dataset, code=CODE):
+    def go(spec, name="out", work=None, data=tiny_dataset, code=CODE, device="cpu"):
         out = tmp_path / name
-        train(spec, data, out, work or tmp_path / f"{name}-work", "cpu", code)
+        train(spec, data, out, work or tmp_path / f"{name}-work", device, code)
         return out
 
     return go

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from mist_bench import cli, gpu_lease, planning
-from mist_bench.gpu_lease import VISIBLE, lock_folder, take, visible_gpus
+from mist_bench.gpu_lease import SHARE, VISIBLE, lock_folder, places, take, visible_gpus
 
 UUIDS = ["GPU-1111-aa", "GPU-1122-bb", "GPU-2222-cc"]
 LISTED = "".join(f"GPU {i}: NVIDIA H100 (UUID: {uuid})\n" for i, uuid in enumerate(UUIDS))
@@ -151,6 +151,24 @@ def test_of_four_jobs_two_hold_two_gpus_and_two_wait(machine):
         for job in jobs:
             job.kill()
             job.wait()
+
+
+def test_a_gpu_may_be_shared_by_as_many_as_the_user_says_first_each_once(machine, monkeypatch):
+    has(machine, LISTED.split("GPU 2")[0])
+    gpus, locks = {uuid: uuid for uuid in UUIDS[:2]}, []
+    monkeypatch.setenv(SHARE, "2")
+    with gpu_lease.gpu_lease("cuda"):
+        for expected in (UUIDS[1], UUIDS[0], UUIDS[1]):
+            lock, name = take(gpus, lock_folder(), 2)
+            locks.append(lock)
+            assert name == expected
+    assert take(gpus, lock_folder(), 2)[1] == UUIDS[0]  # the place that was left
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "1.5", "two", "", "²"])
+def test_what_is_no_number_of_processes_is_refused(given):
+    with pytest.raises(ValueError, match=f"{SHARE} must be a number of processes from 1, got"):
+        places(given)
 
 
 def test_the_gpu_of_a_killed_job_is_free(machine):

@@ -177,9 +177,14 @@ def add_bench(bench: argparse.ArgumentParser) -> None:
     stages = add("stages", "time every stage of one configuration", 30)
     methods = add("methods", "time a training step of every method of an experiment, in turn", 30)
     learning = add("learning", "time until Both on val reaches given values, on real data")
-    for kind in (stages, methods, learning):
+    sharing = add("sharing", "count training steps when several runs share a GPU, or the cores")
+    sharing.add_argument("--device", choices=DEVICES, default="auto", help="(%(default)s)")
+    sharing.add_argument(
+        "--runs", nargs="+", type=positive, default=[1, 2, 4], help="runs at once (%(default)s)"
+    )
+    for kind in (stages, methods, learning, sharing):
         kind.add_argument("--experiment", default="mnist_hard_classification", help="(%(default)s)")
-    for kind in (stages, learning):
+    for kind in (stages, learning, sharing):
         kind.add_argument("--method", default="mist", help="key of methods (%(default)s)")
     learning.add_argument(
         "--reach",
@@ -203,7 +208,7 @@ def add_bench(bench: argparse.ArgumentParser) -> None:
     add("official", "compare the official code's training step with this suite's", 5)
     scaling = add("scaling", "fit how time and memory grow with patches, canvas and images", 3)
     memory = add("memory", "peak memory of masks and of MIST's selection against locations")
-    for kind in (stages, methods, learning, scaling, memory):
+    for kind in (stages, methods, learning, scaling, memory, sharing):
         kind.add_argument("--preset", default="cpu", help="of workflow/config (%(default)s)")
 
 

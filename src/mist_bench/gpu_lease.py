@@ -1,9 +1,12 @@
-"""One GPU for one process: runs that share a machine never meet on a GPU.
+"""One GPU for one process, or for as many as the user says: runs never meet on a GPU by chance.
 
 Snakemake counts GPUs (``resources: gpu``) but does not say which is whose, and a call beside it is
-not counted at all. So each process that is to work on a GPU locks one of those that it may see, and
-sees no other: ``CUDA_VISIBLE_DEVICES`` is set before torch is imported. The system frees the lock
-of a process that is killed. Not in the paper.
+not counted at all. So each process that is to work on a GPU locks a place on one of those that it
+may see, and sees no other: ``CUDA_VISIBLE_DEVICES`` is set before torch is imported. The system
+frees the lock of a process that is killed. Not in the paper.
+
+A GPU has one place, or as many as ``MIST_BENCH_RUNS_PER_GPU`` says: small networks leave most of a
+large GPU idle, and what a run computes does not depend on what runs beside it.
 
 The locks are files of one user on one host. GPUs are told apart by the UUIDs that ``nvidia-smi -L``
 lists, which starts no CUDA in this process. What ``CUDA_VISIBLE_DEVICES`` says already, of a
@@ -21,19 +24,20 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import takewhile
+from itertools import product, takewhile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-PAUSE = 1.0  # seconds between two looks for a free GPU
+SHARE = "MIST_BENCH_RUNS_PER_GPU"
+PAUSE = 1.0  # seconds between two looks for a free place
 logger = logging.getLogger("mist_bench")
 
 
 @contextmanager
 def gpu_lease(device: str) -> Iterator[None]:
-    """Hold one GPU while the context lasts, if ``device`` is not ``cpu`` and there is any.
+    """Hold a place on a GPU while the context lasts, if ``device`` is not ``cpu`` and there is any.
 
     Where all are taken, wait for one. Where none can be told from another, hold none: torch then
     says itself what is missing.
@@ -42,6 +46,7 @@ def gpu_lease(device: str) -> Iterator[None]:
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
+        ValueError: if ``MIST_BENCH_RUNS_PER_GPU`` is not a number above 0.
         OSError: if the folder of the locks is not this user's, or the parent process died while
             this one waited, so that nobody wants its result any more.
     """
@@ -49,7 +54,7 @@ def gpu_lease(device: str) -> Iterator[None]:
     if not gpus:
         yield
         return
-    lock, name = take(gpus, lock_folder())
+    lock, name = take(gpus, lock_folder(), places(os.environ.get(SHARE, "1")))
     before = os.environ.get(VISIBLE)
     os.environ[VISIBLE] = name
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
@@ -104,20 +109,32 @@ def full_uuid(listed: list[str], name: str) -> str:
     return matches[0] if len(matches) == 1 else ""
 
 
-def take(gpus: Mapping[str, str], folder: Path) -> tuple[FileLock, str]:
-    """Return the lock of the first GPU that is or becomes free, and the name of that GPU.
+def places(given: str) -> int:
+    """Return how many processes may be on a GPU.
+
+    Raises:
+        ValueError: if ``given`` is not a number above 0.
+    """
+    if not (given.isascii() and given.isdecimal() and int(given)):
+        raise ValueError(f"{SHARE} must be a number of processes from 1, got {given!r}")
+    return int(given)
+
+
+def take(gpus: Mapping[str, str], folder: Path, share: int = 1) -> tuple[FileLock, str]:
+    """Return the lock of the first place that is or becomes free, and the name of its GPU.
 
     Args:
         gpus: UUID -> name.
         folder: where the locks are.
+        share: places of each GPU; all first ones are taken before any second.
 
     Raises:
         OSError: if the parent process died meanwhile.
     """
     parent, waited = os.getppid(), False
     while True:
-        for uuid, name in gpus.items():
-            lock = FileLock(folder / f"{uuid.replace('/', '_')}.lock")
+        for place, (uuid, name) in product(range(share), gpus.items()):
+            lock = FileLock(folder / f"{uuid.replace('/', '_')}.{place}.lock")
             try:
                 lock.acquire(timeout=0)
             except Timeout:

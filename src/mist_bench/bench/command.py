@@ -10,6 +10,7 @@ from mist_bench.bench.learning import bench_learning
 from mist_bench.bench.memory import bench_memory
 from mist_bench.bench.methods import bench_methods
 from mist_bench.bench.scaling import bench_scaling
+from mist_bench.bench.sharing import bench_sharing
 from mist_bench.bench.stages import bench_stages
 
 
@@ -38,6 +39,16 @@ def run(options: argparse.Namespace) -> None:
             preset=options.preset,
             experiment=options.experiment,
             repeats=options.repeats,
+        )
+        text = records.rows_text(rows)
+    elif options.kind == "sharing":
+        rows = bench_sharing(
+            options.out,
+            preset=options.preset,
+            experiment=options.experiment,
+            method=options.method,
+            device=options.device,
+            runs=options.runs,
         )
         text = records.rows_text(rows)
     elif options.kind == "official":

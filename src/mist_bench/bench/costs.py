@@ -10,7 +10,7 @@ import importlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -114,17 +114,9 @@ def run_cost(
         steps: most timed steps.
     """
     use_deterministic_torch(spec.training.threads, tf32=spec.training.precision == "tf32")
-    method, B = build_method(spec, device), spec.training.batch_size
-    seed_torch(spec.seed, "method")
-    split, index = made_up(spec.task, B, floats=floats), np.arange(B)
-
-    def step() -> None:
-        method.train()
-        batch = make_batch(split, index, method.supervision, device, spec.task)
-        with narrow_products(spec.training.precision, device):
-            scalars = method.train_step(batch)
-        read([scalars])  # a GPU has then made the step, not only begun it
-
+    method, split, make = training_step(spec, device, floats=floats)
+    B = spec.training.batch_size
+    step = lambda: read([make()])  # noqa: E731  (a GPU has then made the step, not only begun it)
     case = Case("train_step", step)
     flops = count_flops(case)
     timing = time_calls(case, calls=steps, limit=limit)
@@ -142,6 +134,26 @@ def run_cost(
         prediction=sum(array.nbytes for array in pack(predictions).values()) / B,
         gpu=gpu,
     )
+
+
+def training_step(
+    spec: RunSpec, device: torch.device, *, floats: bool
+) -> tuple[Method, dict[str, NDArray], Callable[[], Mapping[str, Tensor | float]]]:
+    """Return a run's method, a batch of made-up images, and its training step on them.
+
+    The step makes its batch, as training does, and returns its scalars, perhaps unread.
+    """
+    method, B = build_method(spec, device), spec.training.batch_size
+    seed_torch(spec.seed, "method")
+    split, index = made_up(spec.task, B, floats=floats), np.arange(B)
+
+    def step() -> Mapping[str, Tensor | float]:
+        method.train()
+        batch = make_batch(split, index, method.supervision, device, spec.task)
+        with narrow_products(spec.training.precision, device):
+            return method.train_step(batch)
+
+    return method, split, step
 
 
 def made_up(task: TaskSpec, size: int, *, floats: bool) -> dict[str, NDArray]:

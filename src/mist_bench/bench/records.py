@@ -90,8 +90,9 @@ def write_record(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 def describe(record: Mapping[str, Any]) -> str:
     """Return the machine in words, for a caption."""
     threads, versions = record["threads"], record["versions"]
+    gpu = f"{record['gpu']}, " if record.get("device") == "cuda" else ""
     return (
-        f"{record['cpu']}, {record['cores']} cores, {threads} thread{'s' if threads > 1 else ''}, "
+        f"{gpu}{record['cpu']}, {record['cores']} cores, {threads} thread{'s' if threads > 1 else ''}, "
         f"load average {record['load_average'][0]:.1f}, torch {versions['torch']}"
     )
 

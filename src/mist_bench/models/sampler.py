@@ -7,8 +7,12 @@ padding, values and gradients, and deterministic on CUDA, where ``grid_sample`` 
 Shapes: B images, K boxes, C channels, H W image, p patch.
 """
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def sampling_axis(center: Tensor, extent: Tensor, size: int) -> Tensor:
@@ -36,12 +40,31 @@ def hat_weights(coordinates: Tensor, length: int) -> Tensor:
     Returns:
         (..., p, length); rows sum to 1 inside the image and fade to 0 within a pixel outside.
     """
-    pixels = torch.arange(length, dtype=coordinates.dtype, device=coordinates.device)
-    distance = coordinates[..., None] - pixels
-    rising, falling = (distance >= -1) & (distance < 0), (distance >= 0) & (distance < 1)
-    # abs and clamp have no slope at a pixel's center, where the official keypoints start
-    slope = rising.to(distance.dtype) - falling.to(distance.dtype)
-    return slope * distance + slope.abs()
+    return _HatWeights.apply(coordinates, length)
+
+
+class _HatWeights(torch.autograd.Function):
+    """1 - |d|, not below 0, at each distance d = coordinate - pixel.
+
+    The slope is that of d in [-1, 0) and in [0, 1); abs and clamp would have none at a pixel's
+    center, where the official keypoints start.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, coordinates: Tensor, length: int) -> Tensor:
+        pixels = torch.arange(length, dtype=coordinates.dtype, device=coordinates.device)
+        distance = coordinates[..., None] - pixels
+        ctx.save_for_backward(distance)
+        return distance.abs().neg_().add_(1).clamp_(min=0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (distance,) = ctx.saved_tensors
+        # -1 and 1 in the two intervals, odd numbers beyond +-2 elsewhere; faster than comparisons
+        place = distance.floor().mul_(2).add_(1)
+        slope = F.hardshrink(place, 2).sub_(place)
+        return slope.mul_(grad).sum(-1), None
 
 
 def official_places(coordinates: Tensor, length: int) -> Tensor:
