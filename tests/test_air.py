@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 
 from mist_bench.models.air import (
+    Halved,
     PriorSchedule,
     RecurrentEncoder,
     WindowVae,
@@ -112,6 +113,12 @@ def test_it_sees_what_is_not_explained_only_if_told(networks, difference):
     one, _ = recurrent(images, images, None)
     other, _ = recurrent(images, torch.zeros_like(images), None)
     assert one.shift.mean.equal(other.shift.mean) is not difference
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9)])
+def test_halved_images_are_those_of_average_pooling(size):
+    images = torch.rand(2, 3, *size)
+    torch.testing.assert_close(Halved()(images), F.avg_pool2d(images, 2))
 
 
 def test_a_step_depends_on_the_state_after_the_one_before():

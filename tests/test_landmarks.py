@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from baselines import landmarks as zha18
-from mist_bench.models.warps import Warp, pixel_centers
+from mist_bench.models.warps import Warp
 from mist_bench.types import Batch, TaskSpec
 
 TASK = TaskSpec("reconstruction", (1, 24, 24), num_instances=2, num_classes=0, box_size=8.0)
@@ -94,7 +94,7 @@ def test_an_equivariant_detector_loses_nothing(monkeypatch, knows_the_warp, want
     """Images move by two cells, 8 of 24 px; if nothing is brought back, both landmarks lose."""
     method = build()
     shift = torch.tensor([[[1.0, 0.0, 2 * 8 / 32], [0.0, 1.0, 0.0]]])
-    warp = Warp(shift, pixel_centers(2, 2, shift), torch.zeros(1, 7, 2))
+    warp = Warp(shift, 2, torch.zeros(1, 7, 2))
     monkeypatch.setattr(zha18, "random_warp", lambda images, strength: warp)
     monkeypatch.setattr(method.detector, "forward", bright_cells)
     if not knows_the_warp:

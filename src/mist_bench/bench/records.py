@@ -89,10 +89,11 @@ def write_record(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def describe(record: Mapping[str, Any]) -> str:
     """Return the machine in words, for a caption."""
-    threads, versions = record["threads"], record["versions"]
+    versions = record["versions"]
+    threads = f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}"
     gpu = f"{record['gpu']}, " if record.get("device") == "cuda" else ""
     return (
-        f"{gpu}{record['cpu']}, {record['cores']} cores, {threads} thread{'s' if threads > 1 else ''}, "
+        f"{gpu}{record['cpu']}, {record['cores']} cores, {threads}, "
         f"load average {record['load_average'][0]:.1f}, torch {versions['torch']}"
     )
 

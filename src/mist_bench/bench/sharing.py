@@ -84,9 +84,7 @@ def sharing_rows(turns: dict[int, list[list[Turn]]]) -> list[Row]:
 
 
 @contextmanager
-def workers(
-    count: int, spec: RunSpec, device: str, floats: bool
-) -> Iterator[list[Connection]]:
+def workers(count: int, spec: RunSpec, device: str, floats: bool) -> Iterator[list[Connection]]:
     """Start processes that are ready to train, and stop them at the end."""
     context = multiprocessing.get_context("spawn")  # a fork cannot use CUDA
     with ExitStack() as stack:

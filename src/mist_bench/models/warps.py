@@ -8,6 +8,7 @@ Shapes: B images, C channels, H W image, n control points a side, N = n * n, P p
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -43,12 +44,12 @@ class Warp:
 
     Attributes:
         affine: (B, 2, 3) matrix and translation.
-        controls: (N, 2) control points of the spline.
+        side: n, of the spline's control points, which are the centers of n x n pixels.
         weights: (B, N + 3, 2) of the spline: of each control point, of 1, of x and of y.
     """
 
     affine: Tensor
-    controls: Tensor
+    side: int
     weights: Tensor
 
     def points(self, points: Tensor) -> Tensor:
@@ -60,16 +61,18 @@ class Warp:
         return points @ self.affine[..., :2].transpose(1, 2) + self.affine[:, None, :, 2]
 
     def bend(self, points: Tensor) -> Tensor:
-        """Return (B, P, 2) or (1, P, 2) points after the spline."""
-        return points + spline_basis(points, self.controls) @ self.weights
+        """Return (B, P, 2) points after the spline."""
+        controls = pixel_centers(self.side, self.side, points)
+        return points + spline_basis(points, controls) @ self.weights
 
     def images(self, images: Tensor) -> Tensor:
         """Return (B, C, H, W) images warped; beyond an edge its last pixel goes on.
 
         Resampled twice, as in the authors' code: the spline is then the same sum for every image.
         """
-        centers = pixel_centers(*images.shape[-2:], images)
-        images = sample(images, self.bend(centers[None]))
+        size, kind = images.shape[-2:], self.weights
+        centers, basis = center_basis(*size, self.side, kind.dtype, kind.device)
+        images = sample(images, centers + basis @ self.weights)
         return sample(images, self.move(centers[None]))
 
 
@@ -87,6 +90,19 @@ def pixel_centers(height: int, width: int, like: Tensor) -> Tensor:
     x, y = ((2 * torch.arange(size, device=like.device) + 1) / size - 1 for size in (width, height))
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
     return grid.flatten(0, 1).to(like.dtype)
+
+
+@lru_cache(maxsize=4)
+def center_basis(
+    height: int, width: int, side: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return an image's (H * W, 2) pixel centers and the (H * W, N + 3) spline's terms there.
+
+    Kept, for the terms are the same at each step and were a twelfth of it.
+    """
+    like = torch.zeros((), dtype=dtype, device=device)
+    centers = pixel_centers(height, width, like)
+    return centers, spline_basis(centers, pixel_centers(side, side, like))
 
 
 def spline_basis(points: Tensor, controls: Tensor) -> Tensor:
@@ -128,5 +144,6 @@ def random_warp(images: Tensor, strength: WarpStrength) -> Warp:
     shift = strength.translation * (2 * torch.rand(B, 2) - 1)
     cos, sin = scale * angle.cos(), scale * angle.sin()
     rows = [torch.stack([cos, -sin, shift[:, 0]], -1), torch.stack([sin, cos, shift[:, 1]], -1)]
-    parts = torch.stack(rows, dim=1), controls, spline_weights(controls, displacements)
-    return Warp(*(to_device(part, images.device) for part in parts))
+    parts = torch.stack(rows, dim=1), spline_weights(controls, displacements)
+    affine, weights = (to_device(part, images.device) for part in parts)
+    return Warp(affine, strength.points, weights)
