@@ -25,6 +25,13 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def subnormal_numbers():
+    """Training flushes them; hypothesis, in the tests after it, needs them."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 def synthetic_idx() -> dict[str, bytes]:
     """Return MNIST's four files with 120 train and 40 test digits, all different, as bytes.
 
