@@ -2,12 +2,13 @@
 
 import csv
 from multiprocessing import Pipe
+from threading import Thread
 
 import pytest
 import torch
 
 from mist_bench.bench import sharing, timing
-from mist_bench.bench.sharing import bench_sharing, received, sharing_rows, train_for
+from mist_bench.bench.sharing import bench_sharing, one_turn, sharing_rows, train_for
 
 
 def test_the_steps_of_all_are_compared_with_those_of_one():
@@ -35,11 +36,16 @@ def test_scalars_are_read_as_often_as_in_training_and_at_the_end(clock, monkeypa
     assert lengths == [2, 2, 1]
 
 
-def test_a_process_that_has_died_is_noticed():
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_process_that_has_died_is_noticed(asked):
+    """Before it was asked, or after."""
     here, there = Pipe()
-    there.close()
+    if asked:  # its answer never comes
+        Thread(target=lambda: there.recv() and there.close()).start()
+    else:
+        there.close()
     with here, pytest.raises(ValueError, match="a training process has died"):
-        received(here)
+        one_turn([here])
 
 
 def test_processes_train_beside_each_other(tmp_path, monkeypatch, torch_settings):

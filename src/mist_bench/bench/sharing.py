@@ -99,25 +99,24 @@ def workers(count: int, spec: RunSpec, device: str, floats: bool) -> Iterator[li
         for link in links:
             if not link.poll(READY):
                 raise ValueError(f"a training process was not ready in {READY:.0f} s")
-            received(link)
+            with living():
+                link.recv()
         yield links
 
 
 def one_turn(links: Sequence[Connection]) -> list[Turn]:
     """Return what each of the processes behind ``links`` did at the same time."""
-    for link in links:
-        link.send(SECONDS)
-    return [received(link) for link in links]
+    with living():
+        for link in links:
+            link.send(SECONDS)
+        return [link.recv() for link in links]
 
 
-def received(link: Connection) -> Turn | None:
-    """Return what a process says.
-
-    Raises:
-        ValueError: if it has died.
-    """
+@contextmanager
+def living() -> Iterator[None]:
+    """Raise a ``ValueError`` where a process that is spoken to has died."""
     try:
-        return link.recv()
+        yield
     except (EOFError, ConnectionError):
         raise ValueError("a training process has died: see its words above") from None
 
