@@ -16,6 +16,7 @@ from mist_bench.prediction import (
     predict,
     predict_split,
     to_images,
+    use_deterministic_torch,
 )
 from mist_bench.types import Prediction
 
@@ -74,6 +75,13 @@ def test_a_reconstruction_has_no_labels():
     assert arrays["reconstructions"].shape == (2, 2, 5, 5)
     assert arrays["reconstructions"].dtype == np.float16
     assert (arrays["reconstructions"] == -0.25).all()  # not clipped
+
+
+def test_numbers_that_make_processors_slow_are_0():
+    tiny = torch.full((64,), 1e-38)
+    assert (tiny * 0.1).all()
+    use_deterministic_torch(1)
+    assert not (tiny * 0.1).any()
 
 
 def test_stored_images_become_floats():
