@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from mist_bench.models.air import (
+from mist_bench.baselines.parts.air import (
     Posterior,
     PriorSchedule,
     RecurrentEncoder,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mist_bench.models.heads import BoxClassifier, build_classifier
 from mist_bench.models.heatmap import Networks, build_heatmap
 from mist_bench.models.optimizers import adam_pair
-from mist_bench.models.precision import widened
+from mist_bench.models.tensors import widened
 from mist_bench.models.views import View
 from mist_bench.types import Batch, Prediction, TaskSpec
 

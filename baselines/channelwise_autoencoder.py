@@ -1,6 +1,6 @@
 """Channel-wise for reconstruction: K soft-argmax locations, one shared auto-encoder (Sec. 5.1)."""
 
-from baselines.channelwise import ChannelWise
+from mist_bench.baselines.channelwise import ChannelWise
 from mist_bench.models.autoencoder import build_autoencoder
 from mist_bench.models.heatmap import Networks, build_heatmap
 from mist_bench.models.optimizers import adam_pair

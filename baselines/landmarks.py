@@ -16,18 +16,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mist_bench.models.hourglass import Hourglass, Output
-from mist_bench.models.landmark_decoder import LandmarkDecoder, LinearPerLandmark
-from mist_bench.models.landmark_maps import (
+from mist_bench.baselines.parts.hourglass import Hourglass, Output
+from mist_bench.baselines.parts.landmarks import (
+    LandmarkDecoder,
+    LinearPerLandmark,
     concentration,
     equivariance,
     moments,
     pool_features,
     separation,
 )
+from mist_bench.baselines.parts.warps import WarpStrength, random_warp
 from mist_bench.models.optimizers import adam
-from mist_bench.models.precision import widened
-from mist_bench.models.warps import WarpStrength, random_warp
+from mist_bench.models.tensors import widened
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
 

@@ -15,20 +15,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from baselines.soft_topk import (
-    MaskedClassifier,
-    MaskOperator,
-    RegionNetworks,
-    build_region_network,
-)
-from mist_bench.models.sampled_topk import (
+from mist_bench.baselines.parts.masks import lapsum_top_k, sparse_top_k
+from mist_bench.baselines.parts.sampled_masks import (
     attention_top_k,
     perturbed_top_k,
     random_top_k,
     subset_top_k,
     uniform_mask,
 )
-from mist_bench.models.soft_topk import lapsum_top_k, sparse_top_k
+from mist_bench.baselines.soft_topk import (
+    MaskedClassifier,
+    MaskOperator,
+    RegionNetworks,
+    build_region_network,
+)
 from mist_bench.types import TaskSpec
 
 Operator = Literal["lapsum", "sparse", "perturbed", "subset", "ats", "random", "dense"]

@@ -17,18 +17,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from mist_bench.baselines.parts.masks import sinkhorn_top_k, soft_top_k
 from mist_bench.models.detector import gather_cells
 from mist_bench.models.heads import classification_loss, classified, label_histogram
-from mist_bench.models.heatmap import (
-    CompactHeatmap,
-    PreservingBlock,
-    check_whole_cells,
-    conv_norm,
-)
+from mist_bench.models.heatmap import CompactHeatmap, PreservingBlock, check_whole_cells, conv_norm
 from mist_bench.models.optimizers import adam_pair
-from mist_bench.models.precision import widened
 from mist_bench.models.selection import to_keypoints, top_k
-from mist_bench.models.soft_topk import sinkhorn_top_k, soft_top_k
+from mist_bench.models.tensors import widened
 from mist_bench.models.views import Mirror
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 

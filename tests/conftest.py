@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from mist_bench import config as settings
-from mist_bench import targets
 from mist_bench.bench import timing
 from mist_bench.bench.timing import Case
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
 from mist_bench.datasets.files import Split, save_manifest, save_split
 from mist_bench.types import TaskSpec
 
@@ -116,7 +116,7 @@ def tiny_spec():
 @pytest.fixture
 def tiny_mist(tiny_spec):
     """A function that returns MIST for ``TINY`` with some of its parameters changed."""
-    from mist_bench.prediction import build_method
+    from mist_bench.run.method import build_method
 
     cpu = torch.device("cpu")
     return lambda seed=0, **params: build_method(tiny_spec("mist", seed, params), cpu).train()
@@ -127,7 +127,7 @@ def train_tiny(tiny_dataset, tmp_path):
     """A function that trains into ``tmp_path / name`` and returns that folder."""
     from spies import CODE
 
-    from mist_bench.training import train
+    from mist_bench.run.training import train
 
     def go(spec, name="out", work=None, data=tiny_dataset, code=CODE, device="cpu"):
         out = tmp_path / name

@@ -4,8 +4,8 @@ import json
 
 from PIL import Image
 
-from mist_bench.datasets.annotations import Instance, Photograph
-from mist_bench.datasets.coco import CATEGORIES
+from mist_bench.datasets.photographs.annotations import Instance, Photograph
+from mist_bench.datasets.photographs.coco import CATEGORIES
 
 FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 # keywords of pascal_coco.make_split

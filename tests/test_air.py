@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 
-from mist_bench.models.air import (
+from mist_bench.baselines.parts.air import (
     Halved,
     PriorSchedule,
     RecurrentEncoder,

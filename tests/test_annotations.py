@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mist_bench.datasets.annotations import UnusableError, clip_box, image_size, inside, number
+from mist_bench.datasets.photographs.annotations import (
+    UnusableError,
+    clip_box,
+    image_size,
+    inside,
+    number,
+)
 
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.floats())

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mist_bench.models.autoencoder import NUDGE, BoxAutoencoder, build_autoencoder
-from mist_bench.models.official import OfficialAutoencoder, OfficialEncoder
+from mist_bench.models.paper import OfficialAutoencoder, OfficialEncoder
 from mist_bench.models.sampler import sample_patches
 from mist_bench.types import Batch
 

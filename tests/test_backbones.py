@@ -7,10 +7,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet34
 
-from mist_bench import config as settings
-from mist_bench import targets
 from mist_bench.backbones import efficientnet_lite, resnet
 from mist_bench.backbones.normalization import Normalized
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
 
 PLAIN = {"mean": [0, 0, 0], "std": [1, 1, 1]}
 

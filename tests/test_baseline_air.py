@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from baselines import air
+from mist_bench.baselines import air
 from mist_bench.evaluation.metrics import compute
 from mist_bench.models.sampler import paste_patches
-from mist_bench.prediction import pack
+from mist_bench.run.prediction import pack
 from mist_bench.types import Batch, TaskSpec
 
 TASK = TaskSpec("reconstruction", (1, 24, 24), num_instances=3, num_classes=0, box_size=8.0)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from baselines import relaxed_topk, soft_topk
-from baselines.soft_topk import RegionNetwork, entropy, masked_loss
+from mist_bench.baselines import relaxed_topk, soft_topk
+from mist_bench.baselines.soft_topk import RegionNetwork, entropy, masked_loss
 from mist_bench.models.heads import CompactClassifier, classification_loss
 from mist_bench.models.heatmap import CompactHeatmap
 from mist_bench.types import Batch, TaskSpec

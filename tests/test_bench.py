@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from mist_bench import cli, targets
-from mist_bench import config as settings
-from mist_bench.bench import command, compare, methods, plots, scaling, stages, timing
+from mist_bench.bench import compare, methods, plots, scaling, stages, timing
 from mist_bench.bench.cases import make_predictions, make_scenes
 from mist_bench.bench.records import Row, rows_text, spread, write_rows
 from mist_bench.bench.timing import Case
+from mist_bench.cli import bench as command
+from mist_bench.cli import main as cli
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
 from mist_bench.types import TaskSpec
 
 pytestmark = pytest.mark.usefixtures("torch_settings")

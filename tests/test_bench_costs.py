@@ -10,12 +10,12 @@ import torch
 from conftest import TINY, tiny_arrays
 from torch import nn
 
-from mist_bench import config as settings
-from mist_bench import targets
 from mist_bench.backbones import resnet
-from mist_bench.bench import costs
 from mist_bench.bench.timing import Case
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
 from mist_bench.datasets.files import Split, check_arrays
+from mist_bench.forecast import costs
 from mist_bench.types import Prediction
 
 pytestmark = pytest.mark.usefixtures("torch_settings")

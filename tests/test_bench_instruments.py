@@ -12,11 +12,11 @@ from torch import nn
 
 from mist_bench.bench import scaling, timing
 from mist_bench.bench.cases import Setup
-from mist_bench.bench.official import OfficialStep, gather_patches, square_softmax, square_top_k
 from mist_bench.bench.timing import Case
 from mist_bench.models.sampler import sample_patches
 from mist_bench.models.selection import local_spatial_softmax, to_keypoints, top_k
-from mist_bench.prediction import build_method
+from mist_bench.official.step import OfficialStep, gather_patches, square_softmax, square_top_k
+from mist_bench.run.method import build_method
 from tests.test_bench import small_spec
 
 pytestmark = pytest.mark.usefixtures("torch_settings")

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from mist_bench import cli
 from mist_bench.bench import learning
 from mist_bench.bench.learning import Look, first, learn
+from mist_bench.cli import main as cli
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 LOOKS = [Look(10, 1.5, 0.3, 0.4, 0.5), Look(20, 3.0, 0.9, 0.9, 0.9), Look(30, 4.5, 0.7, 0.8, 0.8)]

@@ -6,11 +6,11 @@ import json
 import pytest
 import torch
 
-from baselines.soft_topk import masked_loss
+from mist_bench.baselines.parts.masks import soft_top_k
+from mist_bench.baselines.soft_topk import masked_loss
 from mist_bench.bench import memory
 from mist_bench.bench.memory import Scene, bench_memory, grow
 from mist_bench.models.heads import build_classifier
-from mist_bench.models.soft_topk import soft_top_k
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 

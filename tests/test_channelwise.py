@@ -4,9 +4,9 @@ import pytest
 import torch
 from conftest import tiny_arrays
 
-from baselines.channelwise import spatial_softargmax
-from mist_bench.prediction import build_method
-from mist_bench.training import make_batch
+from mist_bench.baselines.channelwise import spatial_softargmax
+from mist_bench.run.batches import make_batch
+from mist_bench.run.method import build_method
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from mist_bench import checkpoint
 from mist_bench.models.optimizers import adam
+from mist_bench.run import checkpoint
 
 
 class Small(nn.Module):

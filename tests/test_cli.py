@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from mist_bench import cli, provenance, targets
-from mist_bench import config as settings
-from mist_bench.config import canonical
+from mist_bench.cli import main as cli
+from mist_bench.config import provenance, targets, workflow
+from mist_bench.config import resolve as settings
+from mist_bench.config.resolve import canonical
 
 pytestmark = pytest.mark.usefixtures("here")
 RUN = ("mnist_hard_classification", "mist", 0)
@@ -143,7 +144,7 @@ def test_resolve_stores_what_can_be_read_back(here, smoke):
 
 def test_why_compares_a_run_with_now(capsys, here, smoke):
     spec = settings.run_spec(smoke, *RUN)
-    folder = targets.run_folder(here / "results/smoke", RUN)
+    folder = targets.run_folder(here / "results/smoke", *RUN)
     folder.mkdir(parents=True)
     manifest = here / "results/smoke/datasets" / spec.dataset / "manifest.json"
     manifest.parent.mkdir(parents=True)
@@ -177,7 +178,7 @@ def test_an_interrupted_training_asks_to_be_continued(capsys, here, smoke, monke
         raise interrupted("stopped at step 3 of 9")
 
     module = SimpleNamespace(Interrupted=interrupted, train=train)
-    monkeypatch.setitem(sys.modules, "mist_bench.training", module)
+    monkeypatch.setitem(sys.modules, "mist_bench.run.training", module)
     (here / "manifest.json").write_text("{}")
     arguments = ("--manifest", "manifest.json", "--record", "r/run.json", "--work", "w")
     spec = canonical(settings.run_spec(smoke, *RUN))
@@ -229,14 +230,14 @@ def test_what_was_produced_is_listed_once_per_artefact(here):
         path = here / "results/smoke" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert targets.produced(here / "results", 0) == [
+    assert workflow.produced(here / "results", 0) == [
         f"{here}/results/smoke/tables/table1.{{csv,md}}",
         f"{here}/results/smoke/report/index.html",
     ]
-    assert targets.produced(here / "results", path.stat().st_mtime + 60) == []
+    assert workflow.produced(here / "results", path.stat().st_mtime + 60) == []
 
 
 def test_a_file_in_the_place_of_results_is_named(here):
     (here / "results").touch()
-    assert "a file is where the results folder should be" in targets.unwritable(here / "results")
-    assert targets.unwritable(here / "elsewhere") is None
+    assert "a file is where the results folder should be" in workflow.unwritable(here / "results")
+    assert workflow.unwritable(here / "elsewhere") is None

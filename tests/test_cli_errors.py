@@ -5,9 +5,9 @@ import json
 import pytest
 from test_cli import RUN, run
 
-from mist_bench import cli
-from mist_bench import config as settings
-from mist_bench.config import canonical
+from mist_bench.cli import main as cli
+from mist_bench.config import resolve as settings
+from mist_bench.config.resolve import canonical
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -1,10 +1,10 @@
 import pytest
 from devkits import coco_data, write_coco
 
-from mist_bench.datasets import coco
-from mist_bench.datasets.annotations import Instance, Photograph
-from mist_bench.datasets.coco import CATEGORIES, LABELS, find_coco, read_coco
-from mist_bench.datasets.voc_classes import VOC_CLASSES
+from mist_bench.datasets.photographs import coco
+from mist_bench.datasets.photographs.annotations import Instance, Photograph
+from mist_bench.datasets.photographs.coco import CATEGORIES, LABELS, find_coco, read_coco
+from mist_bench.datasets.photographs.voc import VOC_CLASSES
 
 DOG = (1, 18, 1.5, 2.25, 10, 20.5)
 

@@ -5,16 +5,18 @@ import pytest
 import torch
 import yaml
 
-from mist_bench import config as settings
-from mist_bench import config_files, targets
-from mist_bench.bench.costs import made_up
-from mist_bench.config import ConfigError
+from mist_bench.config import files as config_files
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.config.resolve import ConfigError
 from mist_bench.datasets.files import Split, save_manifest, save_split
 from mist_bench.evaluation.metrics import evaluate
-from mist_bench.prediction import build_method, predict
-from mist_bench.reporting.layouts import LAYOUTS, counted
-from mist_bench.reporting.tables import write_table
-from mist_bench.training import train
+from mist_bench.forecast.costs import made_up
+from mist_bench.reporting.tables.layouts import LAYOUTS, counted
+from mist_bench.reporting.tables.write import write_table
+from mist_bench.run.method import build_method
+from mist_bench.run.prediction import predict
+from mist_bench.run.training import train
 
 PRESETS = ("paper", "smoke")
 OFFICIAL = settings.merge(
@@ -127,7 +129,7 @@ def finished_run(folder, experiment):
         for name in ("train", "val", "test")
     }
     save_manifest(data, {"name": "noise", "source": "noise", "splits": entries})
-    out = targets.run_folder(folder, (experiment, "mist", 0))
+    out = targets.run_folder(folder, experiment, "mist", 0)
     train(spec, data, out, folder / "work", "cpu", {"module:name": "digest"})
     predict(spec, data, out / "weights.safetensors", out / "predictions.npz", "cpu")
     result = evaluate(spec, data, out / "predictions.npz", out / "metrics.json")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mist_bench.datasets.compositing import (
+from mist_bench.datasets.standin.compositing import (
     Camera,
     Sprite,
     background,

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mist_bench import config as settings
-from mist_bench import targets
-from mist_bench.config import ConfigError
-from mist_bench.config_docs import argument_docs, document, parse_args_section
-from mist_bench.provenance import source
+from mist_bench.config import files, targets
+from mist_bench.config import resolve as settings
+from mist_bench.config.docs import argument_docs, document, parse_args_section
+from mist_bench.config.keywords import source
+from mist_bench.config.resolve import ConfigError
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = ROOT / "workflow" / "config"
@@ -161,12 +161,12 @@ def test_broken_yaml_names_its_file(folder):
 
 def test_texts_of_the_command_line_become_values():
     given = {"seeds": ["0", "1"], "training": {"steps": "20", "lr": "1e-3"}, "device": "cpu"}
-    assert targets.typed(given) == {
+    assert files.typed(given) == {
         "seeds": [0, 1],
         "training": {"steps": 20, "lr": 0.001},
         "device": "cpu",
     }
-    assert targets.typed(["true", "null", "even", "[1, 2", 3]) == [True, None, "even", "[1, 2", 3]
+    assert files.typed(["true", "null", "even", "[1, 2", 3]) == [True, None, "even", "[1, 2", 3]
 
 
 def every_run(preset):
@@ -209,7 +209,7 @@ def test_no_number_is_a_text(preset):
             return [found for item in value for found in texts(item, path)]
         return [(".".join(path), value)] if isinstance(value, str) else []
 
-    wrong = [entry for entry in texts(config, []) if not isinstance(targets.typed(entry[1]), str)]
+    wrong = [entry for entry in texts(config, []) if not isinstance(files.typed(entry[1]), str)]
     assert not wrong
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from mist_bench import config as settings
-from mist_bench import targets
-from mist_bench.signatures import ConfigError
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.config.keywords import ConfigError
 
 NAME = "pascal_coco_classification"
 

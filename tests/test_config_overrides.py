@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from mist_bench import config as settings
-from mist_bench import targets
-from mist_bench.signatures import ConfigError
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.config.keywords import ConfigError
 
 HARD = "mnist_hard_classification"
 
@@ -98,7 +98,7 @@ def test_a_key_of_the_preset_that_is_no_mapping_is_named():
             "the test split of gabor is not that of mnist_easy",
         ),
         (
-            {"methods": {"mine": {"module": "baselines.grid", "label": "Mine"}}},
+            {"methods": {"mine": {"module": "mist_bench.baselines.grid", "label": "Mine"}}},
             r"^methods\.mine\.params: this key is required in config\.yaml or presets/cpu\.yaml: "
             r"keywords of build .*: \{classification: \{\.\.\.\}\}$",
         ),

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from mist_bench import config as settings
-from mist_bench import targets
-from mist_bench.prediction import build_method, use_deterministic_torch
-from mist_bench.training import make_batch
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.run.batches import make_batch
+from mist_bench.run.method import build_method, use_deterministic_torch
 
 CPU = torch.device("cpu")
 PRESETS = ("smoke", "cpu")

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from mist_bench import config as settings
-from mist_bench import mist_autoencoder, targets
+from mist_bench import mist_autoencoder
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
 from mist_bench.types import Batch
 
 NAME = "gabor_reconstruction"

@@ -5,8 +5,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mist_bench.datasets.annotations import UnusableError
-from mist_bench.datasets.crops import (
+from mist_bench.datasets.photographs.annotations import UnusableError
+from mist_bench.datasets.photographs.crops import (
     crop_boxes,
     crop_image,
     crop_side,

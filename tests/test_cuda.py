@@ -17,19 +17,15 @@ from conftest import tiny_arrays
 from spies import Killed, kill_hard, same_results, stop_at
 from test_contract import arrays_of, configured
 
-from mist_bench import training
-from mist_bench.gpu_lease import VISIBLE, listed_gpus
+from mist_bench.baselines.parts.masks import lapsum_top_k, sinkhorn_top_k, soft_top_k, sparse_top_k
 from mist_bench.models.sampler import paste_patches, sample_patches
-from mist_bench.models.soft_topk import (
-    lapsum_top_k,
-    sinkhorn_top_k,
-    soft_top_k,
-    sparse_top_k,
-)
-from mist_bench.prediction import build_method, predict_split, use_deterministic_torch
-from mist_bench.seeding import seed_torch
-from mist_bench.training import make_batch, narrow_products
-from mist_bench.transfer import read
+from mist_bench.models.tensors import read
+from mist_bench.run import training
+from mist_bench.run.batches import make_batch
+from mist_bench.run.gpu_lease import VISIBLE, listed_gpus
+from mist_bench.run.method import build_method, seed_torch, use_deterministic_torch
+from mist_bench.run.prediction import predict_split
+from mist_bench.run.training import narrow_products
 
 if not torch.cuda.is_available():
     pytest.skip("torch finds no GPU", allow_module_level=True)

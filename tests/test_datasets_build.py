@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mist_bench import config as settings
-from mist_bench import targets
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.config.schema import DatasetSpec
 from mist_bench.datasets import build, sources
 from mist_bench.datasets.build import build_dataset
 from mist_bench.datasets.files import Split, check_arrays, load_manifest, load_split, save_split
-from mist_bench.schema import DatasetSpec
 
 PARAMS = {
     "canvas": 80,

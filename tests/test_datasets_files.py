@@ -8,9 +8,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from mist_bench.config.schema import DatasetSpec
 from mist_bench.datasets.build import build_dataset
 from mist_bench.datasets.files import Split, load_manifest, load_split, read_npz, save_split
-from mist_bench.schema import DatasetSpec
 
 SIZES = {"train": 4, "val": 2}
 

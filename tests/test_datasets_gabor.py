@@ -3,6 +3,7 @@ import pytest
 from numpy.random import default_rng
 from scipy import stats
 
+from mist_bench.config.schema import DatasetSpec
 from mist_bench.datasets.build import build_dataset
 from mist_bench.datasets.files import check_arrays, load_split
 from mist_bench.datasets.gabor import (
@@ -12,7 +13,6 @@ from mist_bench.datasets.gabor import (
     synthesize,
     to_bytes,
 )
-from mist_bench.schema import DatasetSpec
 
 A, F0 = 0.08, 1 / 12
 NOISE = {

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mist_bench.datasets.emoji import (
+from mist_bench.datasets.photographs.voc import VOC_CLASSES
+from mist_bench.datasets.standin.emoji import (
     ATTRIBUTION,
     DESIGNS,
     DISTRACTORS,
@@ -25,7 +26,6 @@ from mist_bench.datasets.emoji import (
     glyph,
     rotate_hue,
 )
-from mist_bench.datasets.voc_classes import VOC_CLASSES
 
 SPLITS = ("train", "val", "test")
 HELD_OUT = {"aeroplane", "bird", "boat", "bottle", "car", "cat", "person", "train"}

@@ -10,10 +10,10 @@ import torch
 from numpy.testing import assert_allclose
 from torch import nn
 
+from mist_bench.config.schema import Backbone, FeatureSpec
 from mist_bench.datasets.files import Split, load_manifest, load_split, save_manifest, save_split
 from mist_bench.evaluation.metrics import evaluate
-from mist_bench.features import Draws, build_features, check_size, masked, state_digest
-from mist_bench.schema import Backbone, FeatureSpec
+from mist_bench.run.features import Draws, build_features, check_size, masked, state_digest
 
 SIZE, STRIDE = 8, 4
 
@@ -236,7 +236,7 @@ def test_every_draw_has_its_own_randomness(spec, data):
 def test_predictions_come_back_in_pixels(out, tiny_spec, tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
-    from mist_bench.prediction import predict
+    from mist_bench.run.prediction import predict
     from mist_bench.types import Prediction
 
     class Corner(nn.Module):

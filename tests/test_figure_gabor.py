@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 from numpy.random import default_rng
 from test_reporting_tables import make_config, put_run
 
+from mist_bench.config.schema import Config
 from mist_bench.datasets.files import save_manifest, save_split
 from mist_bench.datasets.gabor import gabor_kernel, make_split
-from mist_bench.reporting.figure_gabor import (
+from mist_bench.reporting.figures.figure4_gabor import (
     figure4,
     found_by_distance,
     found_words,
@@ -17,8 +18,7 @@ from mist_bench.reporting.figure_gabor import (
     noise_scenes,
     true_kernels,
 )
-from mist_bench.reporting.figure_parts import RIGHT, TRUTH, WRONG, MissingResultError
-from mist_bench.schema import Config
+from mist_bench.reporting.figures.parts import RIGHT, TRUTH, WRONG, MissingResultError
 
 EXPERIMENT, K, EXTENT, SIDE = "gabor_reconstruction", 3, 14, 15
 PARAMS = {

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from mist_bench import cli, gpu_lease, planning
-from mist_bench.gpu_lease import SHARE, VISIBLE, lock_folder, places, take, visible_gpus
+from mist_bench.cli import main as cli
+from mist_bench.forecast import jobs as planning
+from mist_bench.run import gpu_lease
+from mist_bench.run.gpu_lease import SHARE, VISIBLE, lock_folder, places, take, visible_gpus
 
 UUIDS = ["GPU-1111-aa", "GPU-1122-bb", "GPU-2222-cc"]
 LISTED = "".join(f"GPU {i}: NVIDIA H100 (UUID: {uuid})\n" for i, uuid in enumerate(UUIDS))

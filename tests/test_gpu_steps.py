@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mist_bench.prediction import build_method, use_deterministic_torch
+from mist_bench.run.method import build_method, use_deterministic_torch
 from mist_bench.types import Batch
 
 CPU, GPU = torch.device("cpu"), torch.device("meta")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from baselines.grid import build, cell_side, grid_boxes
-from mist_bench import config as settings
-from mist_bench import targets
+from mist_bench.baselines.grid import build, cell_side, grid_boxes
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
 from mist_bench.models.sampler import paste_patches, sample_patches
 from mist_bench.types import Batch, TaskSpec
 

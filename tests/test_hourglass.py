@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mist_bench.models.hourglass import Hourglass, chain
+from mist_bench.baselines.parts.hourglass import Hourglass, chain
 
 
 def convolutions(network):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from mist_bench import config as settings
-from mist_bench import mist, targets
+from mist_bench import mist
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
 from mist_bench.models.selection import gaussian_heatmap
 from mist_bench.types import Batch
 

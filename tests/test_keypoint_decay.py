@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mist_bench.models.keypoint_step import KeypointStep
-from mist_bench.prediction import build_method
-from mist_bench.training import remember_learning_rates, scale_learning_rates
+from mist_bench.run.method import build_method
+from mist_bench.run.training import remember_learning_rates, scale_learning_rates
 
 CPU = torch.device("cpu")
 

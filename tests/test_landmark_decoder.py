@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from mist_bench.models.landmark_decoder import LandmarkDecoder, LinearPerLandmark
-from mist_bench.models.landmark_maps import gaussian_maps
+from mist_bench.baselines.parts.landmarks import LandmarkDecoder, LinearPerLandmark, gaussian_maps
 
 
 class Pick(nn.Module):

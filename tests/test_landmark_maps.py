@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mist_bench.models.landmark_maps import (
+from mist_bench.baselines.parts.landmarks import (
     cell_centers,
     concentration,
     equivariance,

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from baselines import landmarks as zha18
-from mist_bench.models.warps import Warp
+from mist_bench.baselines import landmarks as zha18
+from mist_bench.baselines.parts.warps import Warp
 from mist_bench.types import Batch, TaskSpec
 
 TASK = TaskSpec("reconstruction", (1, 24, 24), num_instances=2, num_classes=0, box_size=8.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mist_bench import provenance
+from mist_bench.config import provenance
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "baselines").rglob("*.py")])

@@ -8,8 +8,8 @@ from mist_bench import mist
 from mist_bench.models import views
 from mist_bench.models.heads import label_histogram
 from mist_bench.models.keypoint_step import KeypointStep
-from mist_bench.prediction import build_method
-from mist_bench.training import make_batch
+from mist_bench.run.batches import make_batch
+from mist_bench.run.method import build_method
 from mist_bench.types import TaskSpec
 
 CPU = torch.device("cpu")

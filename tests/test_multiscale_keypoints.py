@@ -11,8 +11,8 @@ from mist_bench.models.autoencoder import BoxAutoencoder
 from mist_bench.models.detector import Detector
 from mist_bench.models.keypoint_step import KeypointStep
 from mist_bench.models.multiscale import MultiscaleDetector
-from mist_bench.prediction import build_method
-from mist_bench.training import make_batch
+from mist_bench.run.batches import make_batch
+from mist_bench.run.method import build_method
 
 CPU = torch.device("cpu")
 SCALES = [0.5, 1.0, 2.0]

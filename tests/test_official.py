@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from mist_bench import config as settings
 from mist_bench import mist
+from mist_bench.config import resolve as settings
 from mist_bench.models.detector import build_detector
 from mist_bench.models.heads import build_classifier
 from mist_bench.models.keypoint_step import KeypointStep
-from mist_bench.models.official import OfficialClassifier, OfficialHeatmap, SharedNormBlock
+from mist_bench.models.paper import OfficialClassifier, OfficialHeatmap, SharedNormBlock
 from mist_bench.types import Batch, TaskSpec
 
 SETTINGS = Path(__file__).parents[1] / "workflow" / "config"

@@ -9,14 +9,14 @@ from safetensors.torch import save_file
 from test_official_parity import imported as imported_into
 from torch import nn
 
-from mist_bench import config as settings
-from mist_bench import targets
 from mist_bench.backbones import resnet
-from mist_bench.models.normalization import with_image_statistics
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.models.paper import with_image_statistics
 from mist_bench.models.sampler import sample_patches
 from mist_bench.models.selection import top_k
-from mist_bench.official_import import MNIST, PASCAL
-from mist_bench.prediction import build_method
+from mist_bench.official.weights import MNIST, PASCAL
+from mist_bench.run.method import build_method
 from mist_bench.types import Batch
 
 CLOSE = {"atol": 1e-5, "rtol": 0}

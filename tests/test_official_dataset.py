@@ -11,9 +11,9 @@ import torch
 from devkits import voc_text
 from PIL import Image
 
-from mist_bench import cli
-from mist_bench.datasets import official_pascal
+from mist_bench.cli import main as cli
 from mist_bench.datasets.files import load_manifest, load_split
+from mist_bench.official import pascal as official_pascal
 
 HALF = 10.0
 ARGUMENTS = ("--name", "mnist_hard", "--out", "results/hard")

@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torchvision.models import resnet34
 
-from mist_bench import checkpoint, cli
-from mist_bench import config as settings
 from mist_bench.backbones import resnet
-from mist_bench.prediction import load_method
-from mist_bench.provenance import file_digest
-from mist_bench.schema import FeatureSpec, RunSpec
+from mist_bench.cli import main as cli
+from mist_bench.config import resolve as settings
+from mist_bench.config.provenance import file_digest
+from mist_bench.config.schema import FeatureSpec, RunSpec
+from mist_bench.run import checkpoint
+from mist_bench.run.method import load_method
 
 TRUNK = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3"}  # torchvision's children
 CPU = torch.device("cpu")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mist_bench import cli
-from mist_bench import config as settings
-from mist_bench.prediction import load_method
-from mist_bench.schema import FeatureSpec, RunSpec
+from mist_bench.cli import main as cli
+from mist_bench.config import resolve as settings
+from mist_bench.config.schema import FeatureSpec, RunSpec
+from mist_bench.run.method import load_method
 
 
 def imported(values, folder):

@@ -6,10 +6,10 @@ import official_code as official
 import pytest
 import torch
 
-from mist_bench import config as settings
-from mist_bench import targets
-from mist_bench.official_import import MNIST, PASCAL, TRUNK, convert
-from mist_bench.prediction import build_method
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.official.weights import MNIST, PASCAL, TRUNK, convert
+from mist_bench.run.method import build_method
 from mist_bench.types import Batch
 
 CLOSE = {"atol": 1e-5, "rtol": 0}

@@ -9,11 +9,13 @@ import shutil
 import pytest
 from spies import CODE, same_results, stop_at
 
-from mist_bench import config as settings
-from mist_bench import runlog, targets, training
-from mist_bench.bench.costs import made_up
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
 from mist_bench.datasets.files import Split, save_manifest, save_split
-from mist_bench.training import train
+from mist_bench.forecast.costs import made_up
+from mist_bench.run import record as runlog
+from mist_bench.run import training
+from mist_bench.run.training import train
 
 BEFORE, AFTER = 18, 2  # steps up to the checkpoint, and after it
 SIZES = {"train": 2, "val": 1, "test": 1}

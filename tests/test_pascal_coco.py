@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from devkits import FRACTIONS, PARAMS, coco_data, photo, write_coco, write_image, write_voc
 
-from mist_bench.datasets import pascal_coco_report
 from mist_bench.datasets.files import check_arrays
-from mist_bench.datasets.pascal_coco import deal_out, make_split
+from mist_bench.datasets.photographs import report as pascal_coco_report
+from mist_bench.datasets.photographs.pascal_coco import deal_out, make_split
 
 COUNT = 30
 

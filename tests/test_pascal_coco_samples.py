@@ -12,8 +12,8 @@ from devkits import PARAMS
 from PIL import Image
 
 from mist_bench.boxes import cxcywh_to_xyxy
-from mist_bench.datasets.pascal_coco import make_split
-from mist_bench.datasets.voc_classes import VOC_CLASSES
+from mist_bench.datasets.photographs.pascal_coco import make_split
+from mist_bench.datasets.photographs.voc import VOC_CLASSES
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "data"
 SPLITS = ("train", "val", "test")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from devkits import PARAMS, list_voc, write_voc
 
-from mist_bench.datasets import pascal_coco
-from mist_bench.datasets.pascal_coco import make_split
+from mist_bench.datasets.photographs import pascal_coco
+from mist_bench.datasets.photographs.pascal_coco import make_split
 
 OPTIONS = {"sources": ["COCO"], "standin": {"clutter": 3}}
 

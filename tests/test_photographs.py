@@ -16,11 +16,11 @@ import pooch
 import pytest
 from devkits import PARAMS, coco_data, photo, voc_text, write_image
 
-from mist_bench.datasets import photographs
-from mist_bench.datasets.annotations import Problem
-from mist_bench.datasets.pascal_coco import make_split
-from mist_bench.datasets.photographs import ARCHIVES, fetch_annotations, fetch_images
-from mist_bench.datasets.voc import read_voc
+from mist_bench.datasets.photographs import download as photographs
+from mist_bench.datasets.photographs.annotations import Problem
+from mist_bench.datasets.photographs.download import ARCHIVES, fetch_annotations, fetch_images
+from mist_bench.datasets.photographs.pascal_coco import make_split
+from mist_bench.datasets.photographs.voc import read_voc
 
 DOGS = range(1, 21)
 TRAINVAL, TEST = list(ARCHIVES["VOC2007"])

@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mist_bench import cli, planning, planning_text, targets
-from mist_bench import config as settings
-from mist_bench.bench import costs
-from mist_bench.bench.costs import Cost
-from mist_bench.planning import Forecast, Job
-from mist_bench.signatures import ConfigError
+from mist_bench.cli import main as cli
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.config.keywords import ConfigError
+from mist_bench.forecast import costs
+from mist_bench.forecast import jobs as planning
+from mist_bench.forecast import text as planning_text
+from mist_bench.forecast.costs import Cost
+from mist_bench.forecast.jobs import Forecast, Job
 
 pytestmark = pytest.mark.usefixtures("here")
 HARD = "mnist_hard_classification"
@@ -28,7 +31,7 @@ def smoke():
 
 def finish(results, config, run):
     """Store what tells that a run has ended."""
-    folder = targets.run_folder(results, run)
+    folder = targets.run_folder(results, *run)
     folder.mkdir(parents=True)
     (folder / "run.json").write_text("{}")
     spec = settings.run_spec(config, *run)
@@ -66,7 +69,7 @@ def test_a_target_needs_each_run_once(smoke):
 def test_the_report_keeps_fresh_the_rivals_that_have_metrics(smoke, tmp_path):
     finish(tmp_path, smoke, (HARD, "lapsum", 3))
     assert (HARD, "lapsum", 3) not in planning.target_runs(smoke, "report", tmp_path)
-    (targets.run_folder(tmp_path, (HARD, "lapsum", 3)) / "metrics.json").touch()
+    (targets.run_folder(tmp_path, HARD, "lapsum", 3) / "metrics.json").touch()
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables/table3_extended.csv").touch()  # made with --partial
     jobs = {job.names: job for job in planning.plan_jobs(smoke, "report", tmp_path)}
@@ -119,7 +122,7 @@ def test_a_run_with_other_settings_is_not_the_one(smoke, tmp_path):
     longer = settings.load(targets.SETTINGS, LONGER)
     jobs = {job.names: job for job in planning.plan_jobs(longer, "table2", tmp_path)}
     assert (jobs[HARD, "mist"].todo, jobs[HARD, "mist"].done) == (1, 0)
-    folder = targets.run_folder(tmp_path, (HARD, "mist", 0))
+    folder = targets.run_folder(tmp_path, HARD, "mist", 0)
     spec = settings.run_spec(smoke, HARD, "mist", 0)
     assert planning.is_done(folder, spec)
     (folder / "run.json").unlink()  # written last: the run was cut off

@@ -6,9 +6,10 @@ from conftest import tiny_arrays
 from safetensors.torch import load_file
 from spies import Killed, curves, kill_hard, same_results, stop_at
 
-from mist_bench import training
-from mist_bench.prediction import build_method, use_deterministic_torch
-from mist_bench.training import make_batch, narrow_products
+from mist_bench.run import training
+from mist_bench.run.batches import make_batch
+from mist_bench.run.method import build_method, use_deterministic_torch
+from mist_bench.run.training import narrow_products
 
 CPU = torch.device("cpu")
 

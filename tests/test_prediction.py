@@ -7,17 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mist_bench import checkpoint
 from mist_bench.datasets.files import load_split
-from mist_bench.prediction import (
-    build_method,
-    choose_device,
-    pack,
-    predict,
-    predict_split,
-    to_images,
-    use_deterministic_torch,
-)
+from mist_bench.run import checkpoint
+from mist_bench.run.batches import to_images
+from mist_bench.run.method import build_method, choose_device, use_deterministic_torch
+from mist_bench.run.prediction import pack, predict, predict_split
 from mist_bench.types import Prediction
 
 CPU = torch.device("cpu")

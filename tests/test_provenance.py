@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mist_bench import machine, provenance
+from mist_bench.config import provenance
+from mist_bench.run import machine
 
 LOSS = '''"""Losses."""
 from shop.units import SCALE
@@ -140,7 +141,7 @@ def test_a_module_without_file_is_named():
 
 
 def test_neutral_modules_stay_out_of_every_closure():
-    modules = provenance.closure("mist_bench.cli", "mist_bench.evaluation.metrics")
+    modules = provenance.closure("mist_bench.cli.main", "mist_bench.evaluation.metrics")
     assert not set(modules) & set(provenance.NEUTRAL)
     assert "mist_bench.evaluation.metrics" in modules
 
@@ -156,10 +157,10 @@ def test_reporting_is_no_part_of_training():
 
 
 def test_what_tables_take_from_targets_is_their_code_and_of_no_run():
-    assert "mist_bench.targets:table_methods" in provenance.stage_code("table")
-    assert "mist_bench.targets:EXTENDED" in provenance.stage_code("report")
+    assert "mist_bench.config.targets:table_methods" in provenance.stage_code("table")
+    assert "mist_bench.config.targets:EXTENDED" in provenance.stage_code("report")
     for stage in ("dataset", "features", "train", "predict", "trace", "evaluate"):
-        assert "mist_bench.targets:EXTENDED" not in provenance.stage_code(stage)
+        assert "mist_bench.config.targets:EXTENDED" not in provenance.stage_code(stage)
 
 
 def test_fingerprint_depends_on_values_not_on_the_order_of_keys():

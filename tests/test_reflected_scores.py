@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_baseline_soft_topk import EVERY, batch, make
 
-from baselines import soft_topk
+from mist_bench.baselines import soft_topk
 
 
 def symmetric(network):

@@ -1,8 +1,8 @@
 import pytest
 
-from mist_bench import config as settings
-from mist_bench import targets
-from mist_bench.reporting.calibration import calibration_table
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.reporting.tables.calibration import calibration_table
 from tests.test_reporting_tables import put_run
 
 

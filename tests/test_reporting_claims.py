@@ -3,12 +3,12 @@
 import pytest
 from test_reporting_tables import HARD, make_config, put_run, set_source
 
-from mist_bench.reporting.claims import ascends, claim_line
 from mist_bench.reporting.files import Claim, read_paper, read_rule
-from mist_bench.reporting.grid import Cell
-from mist_bench.reporting.layouts import LAYOUTS, Metric
-from mist_bench.reporting.tables import write_table
-from mist_bench.reporting.verdicts import Estimate
+from mist_bench.reporting.tables.claims import ascends, claim_line
+from mist_bench.reporting.tables.grid import Cell
+from mist_bench.reporting.tables.layouts import LAYOUTS, Metric
+from mist_bench.reporting.tables.verdicts import Estimate
+from mist_bench.reporting.tables.write import write_table
 
 THREE = "mnist_3_classification"
 BOTH = Metric("both", "both", "Both")

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from test_reporting_tables import make_config, put_run
 
-from mist_bench.datasets.voc_classes import VOC_CLASSES
+from mist_bench.config.schema import Config
+from mist_bench.datasets.photographs.voc import VOC_CLASSES
 from mist_bench.reporting.html import write_report
-from mist_bench.reporting.layouts import LAYOUTS
-from mist_bench.reporting.tables import write_table
-from mist_bench.schema import Config
+from mist_bench.reporting.tables.layouts import LAYOUTS
+from mist_bench.reporting.tables.write import write_table
 
 PASCAL = "pascal_coco_classification"
 STAND_IN = "a stand-in for VOC and COCO drawn from OpenMoji"

@@ -6,7 +6,7 @@ from test_reporting_tables import HARD, make_config, put_run, set_source
 
 from mist_bench.reporting.aggregate import collect, costs
 from mist_bench.reporting.html import write_report
-from mist_bench.reporting.tables import write_table
+from mist_bench.reporting.tables.write import write_table
 
 
 @pytest.fixture

@@ -7,8 +7,14 @@ from test_reporting_figure_encoding import reconstruction_config, texts
 from test_reporting_tables import make_config, put_run
 
 from mist_bench.datasets.files import save_manifest
-from mist_bench.reporting.figure_architecture import arrow, draw_layers, draw_step, figure1, montage
-from mist_bench.reporting.figure_parts import MissingResultError
+from mist_bench.reporting.figures.figure1_stages import (
+    arrow,
+    draw_layers,
+    draw_step,
+    figure1,
+    montage,
+)
+from mist_bench.reporting.figures.parts import MissingResultError
 
 EXPERIMENT = "mnist_hard_reconstruction"
 SIDE, K, CELLS, P = 16, 2, 4, 5

@@ -5,8 +5,8 @@ import pytest
 from test_reporting_tables import HARD, make_config, put_run
 
 from mist_bench.datasets.files import Split, save_manifest, save_split
-from mist_bench.reporting.figure_detections import figure5, panel, repeats
-from mist_bench.reporting.figure_parts import CROSS, RIGHT, TRUTH, WRONG, MissingResultError
+from mist_bench.reporting.figures.figure5_detections import figure5, panel, repeats
+from mist_bench.reporting.figures.parts import CROSS, RIGHT, TRUTH, WRONG, MissingResultError
 
 
 def test_repeats_by_hand():

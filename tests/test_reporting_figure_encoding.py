@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from scipy.ndimage import map_coordinates
 from test_reporting_tables import make_config, put_run
 
+from mist_bench.config.schema import Config
 from mist_bench.datasets.files import Split, save_manifest, save_split
 from mist_bench.models.autoencoder import BoxAutoencoder
 from mist_bench.models.sampler import sample_patches
-from mist_bench.reporting.figure_encoding import (
+from mist_bench.reporting.figures.figure3_and_8_parts import (
     draw_example,
     encoded_squares,
     encoded_zoom,
@@ -22,8 +23,7 @@ from mist_bench.reporting.figure_encoding import (
     letter,
     sample_squares,
 )
-from mist_bench.reporting.figure_parts import CROSS, MissingResultError
-from mist_bench.schema import Config
+from mist_bench.reporting.figures.parts import CROSS, MissingResultError
 
 SETS = {
     "mnist_easy_reconstruction": "mnist_easy",

@@ -9,11 +9,18 @@ from test_reporting_classes import PASCAL, STAND_IN, pascal_config
 from test_reporting_tables import put_run
 
 from mist_bench.datasets.files import Split, save_manifest, save_split
-from mist_bench.datasets.voc_classes import VOC_CLASSES
+from mist_bench.datasets.photographs.voc import VOC_CLASSES
 from mist_bench.evaluation.metrics import compute
-from mist_bench.reporting.figure_natural import FALSE, FOUND, examples, figure6, name, panel
-from mist_bench.reporting.figure_parts import CROSS, DPI, TRUTH, MissingResultError
-from mist_bench.reporting.figures import write_figure
+from mist_bench.reporting.figures.figure6_photographs import (
+    FALSE,
+    FOUND,
+    examples,
+    figure6,
+    name,
+    panel,
+)
+from mist_bench.reporting.figures.parts import CROSS, DPI, TRUTH, MissingResultError
+from mist_bench.reporting.figures.write import write_figure
 from mist_bench.types import TaskSpec
 
 SIDE, BOX = 224, 112

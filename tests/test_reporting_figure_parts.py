@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from test_reporting_tables import HARD, make_config
 
-from mist_bench.reporting.figure_parts import (
+from mist_bench.reporting.figures.parts import (
     CROSS,
     RIGHT,
     WRONG,

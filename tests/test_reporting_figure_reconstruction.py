@@ -5,8 +5,8 @@ import pytest
 from test_reporting_figure_encoding import put_reconstruction, reconstruction_config, texts
 from test_reporting_tables import make_config
 
-from mist_bench.reporting.figure_parts import MissingResultError
-from mist_bench.reporting.figure_reconstruction import COMPARED, figure2, reconstructions
+from mist_bench.reporting.figures.figure2_reconstructions import COMPARED, figure2, reconstructions
+from mist_bench.reporting.figures.parts import MissingResultError
 
 EASY, HARD = "mnist_easy_reconstruction", "mnist_hard_reconstruction"
 

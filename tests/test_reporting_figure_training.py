@@ -9,9 +9,9 @@ from matplotlib.image import imread
 from test_reporting_tables import HARD, make_config
 
 from mist_bench.datasets.files import Split, save_manifest, save_split
-from mist_bench.reporting.figure_parts import MissingResultError
-from mist_bench.reporting.figure_training import MAPS, figure7, losses, spread
-from mist_bench.reporting.figures import write_figure
+from mist_bench.reporting.figures.figure7_training import MAPS, figure7, losses, spread
+from mist_bench.reporting.figures.parts import MissingResultError
+from mist_bench.reporting.figures.write import write_figure
 
 
 def curve(*values, steps=(50, 100, 150)):

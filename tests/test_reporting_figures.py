@@ -11,9 +11,9 @@ from test_reporting_figure_detections import put_detections
 from test_reporting_figure_encoding import SETS, put_reconstruction, reconstruction_config
 from test_reporting_tables import HARD, make_config, set_source
 
-from mist_bench.reporting.figures import write_figure
-from mist_bench.reporting.grid import Column
+from mist_bench.reporting.figures.write import write_figure
 from mist_bench.reporting.html import column_groups, write_report
+from mist_bench.reporting.tables.grid import Column
 
 
 @pytest.fixture

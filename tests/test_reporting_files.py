@@ -1,8 +1,8 @@
 import pytest
 
+from mist_bench.config.keywords import keywords
 from mist_bench.reporting.files import read_deviations, read_paper
-from mist_bench.reporting.layouts import LAYOUTS
-from mist_bench.signatures import keywords
+from mist_bench.reporting.tables.layouts import LAYOUTS
 
 
 def test_the_papers_numbers_are_complete():

@@ -5,10 +5,10 @@ import json
 import pytest
 from test_reporting_tables import HARD, put_run, set_source
 
-from mist_bench import config as settings
-from mist_bench import targets
-from mist_bench.reporting.overrides import changed_setting, changes_of_preset
-from mist_bench.reporting.tables import write_table
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.reporting.aggregate import changed_setting, changes_of_preset
+from mist_bench.reporting.tables.write import write_table
 
 
 def load(**changes):

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from mist_bench import config as settings
-from mist_bench import targets
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
 from mist_bench.reporting.publish import CURVES, publish
 from tests.test_reporting_tables import HARD, make_config, put_run
 

@@ -4,8 +4,8 @@ import math
 import pandas as pd
 import pytest
 
-from mist_bench.reporting.tables import write_table
-from mist_bench.schema import Config
+from mist_bench.config.schema import Config
+from mist_bench.reporting.tables.write import write_table
 
 CSV_COLUMNS = "table,experiment,method,metric,mean,ci_low,ci_high,n,paper,delta,verdict"
 HARD = "mnist_hard_classification"

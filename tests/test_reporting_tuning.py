@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from mist_bench import cli, targets
-from mist_bench import config as settings
-from mist_bench.config import ConfigError
-from mist_bench.reporting.tuning import tuning_table, write_tuning
+from mist_bench.cli import main as cli
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.config.resolve import ConfigError
+from mist_bench.reporting.tables.tuning import tuning_table, write_tuning
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import shutil
 import pytest
 
 from mist_bench.reporting.files import RESOURCES, Rule, read_rule
-from mist_bench.reporting.verdicts import Estimate, estimate, judge, order, rule_in_words
+from mist_bench.reporting.tables.verdicts import Estimate, estimate, judge, order, rule_in_words
 
 RULE = Rule(
     confidence=0.95,

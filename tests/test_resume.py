@@ -12,10 +12,11 @@ from conftest import tiny_arrays
 from safetensors.torch import load_file
 from spies import CODE, FILES, Killed, Spy, curves, kill_hard, same_results, send, stop_at
 
-from mist_bench import runlog, training
-from mist_bench.config import canonical
+from mist_bench.config.resolve import canonical
 from mist_bench.datasets.files import Split, save_manifest, save_split
-from mist_bench.training import Interrupted, train
+from mist_bench.run import record as runlog
+from mist_bench.run import training
+from mist_bench.run.training import Interrupted, train
 
 
 @pytest.mark.parametrize("method", ["mist", "channelwise", "supervised"])
@@ -215,7 +216,7 @@ def test_a_trainer_locks_its_folder_stops_on_a_signal_and_logs_plainly(
 ):
     """The real thing: a process of its own, with colors asked for, its stderr in a file."""
     spec = tiny_spec(steps=10**6, validate_every=10**6)
-    command = [sys.executable, "-m", "mist_bench.cli", "train", "--spec", canonical(spec)]
+    command = [sys.executable, "-m", "mist_bench.cli.main", "train", "--spec", canonical(spec)]
     command += ["--manifest", str(tiny_dataset / "manifest.json"), "--device", "cpu"]
     command += ["--record", str(tmp_path / "out" / "run.json"), "--work", str(tmp_path / "work")]
     log = tmp_path / "train.log"

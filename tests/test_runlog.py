@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from mist_bench import runlog
-from mist_bench.runlog import RunLog
-from mist_bench.schema import Training
+from mist_bench.config.schema import Training
+from mist_bench.run import record as runlog
+from mist_bench.run.record import RunLog
 
 BUDGET = Training(
     steps=10, batch_size=2, validate_every=5, checkpoint_every=5, log_every=4, warmup=0
@@ -134,9 +134,9 @@ def test_the_commit_recorded_is_the_one_that_trained_and_each_after_a_restart(
     tmp_path, monkeypatch
 ):
     budget = Training(steps=4, batch_size=1, validate_every=2, checkpoint_every=2, log_every=2)
-    monkeypatch.setattr("mist_bench.runlog.commit", lambda: "first")
+    monkeypatch.setattr("mist_bench.run.record.commit", lambda: "first")
     log = RunLog(tmp_path, {"step": 0}, budget, "cpu")
-    monkeypatch.setattr("mist_bench.runlog.commit", lambda: "second")
+    monkeypatch.setattr("mist_bench.run.record.commit", lambda: "second")
     assert log.origin() == {"commit": "first", "device": "cpu"}
     again = RunLog(tmp_path, {"step": 2, **log.state()}, budget, "cpu")
     assert again.origin()["commit"] == "first, second"

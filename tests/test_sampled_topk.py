@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from mist_bench.models import soft_topk
-from mist_bench.models.sampled_topk import (
+from mist_bench.baselines.parts import masks as soft_topk
+from mist_bench.baselines.parts.masks import normalize
+from mist_bench.baselines.parts.sampled_masks import (
     attention_top_k,
     perturbed_top_k,
     random_top_k,
     subset_top_k,
     uniform_mask,
 )
-from mist_bench.models.soft_topk import normalize
 
 OPERATORS = {
     "perturbed": partial(perturbed_top_k, sigma=0.05, samples=7),

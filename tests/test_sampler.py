@@ -6,12 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mist_bench.models.sampler import (
-    hat_weights,
-    paste_patches,
-    sample_patches,
-    sampling_axis,
-)
+from mist_bench.models.sampler import hat_weights, paste_patches, sample_patches, sampling_axis
 
 F64 = torch.float64
 

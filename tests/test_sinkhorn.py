@@ -5,8 +5,8 @@ import ot
 import pytest
 import torch
 
-from mist_bench.models import soft_topk
-from mist_bench.models.soft_topk import sinkhorn_top_k, soft_top_k
+from mist_bench.baselines.parts import masks as soft_topk
+from mist_bench.baselines.parts.masks import sinkhorn_top_k, soft_top_k
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.2])

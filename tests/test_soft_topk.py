@@ -13,8 +13,8 @@ from scipy.optimize import brentq, minimize
 from scipy.stats import laplace, logistic, uniform
 from torch.autograd import gradcheck
 
-from mist_bench.models import soft_topk
-from mist_bench.models.soft_topk import (
+from mist_bench.baselines.parts import masks as soft_topk
+from mist_bench.baselines.parts.masks import (
     LAPLACE,
     LOGISTIC,
     RAMP,

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mist_bench.datasets import standin
-from mist_bench.datasets.compositing import Camera
-from mist_bench.datasets.emoji import INK, Look
-from mist_bench.datasets.standin import Layout, Scene, annotation, render_scene, write_devkit
-from mist_bench.datasets.voc_classes import VOC_CLASSES
+from mist_bench.datasets.photographs.voc import VOC_CLASSES
+from mist_bench.datasets.standin import scenes as standin
+from mist_bench.datasets.standin.compositing import Camera
+from mist_bench.datasets.standin.emoji import INK, Look
+from mist_bench.datasets.standin.scenes import Layout, Scene, annotation, render_scene, write_devkit
 
 PARAMS = {
     "layout": {

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from mist_bench import config as settings
-from mist_bench import targets
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets, workflow
 from mist_bench.datasets import sources
 
 HARD = "mnist_hard_classification"
@@ -97,8 +97,8 @@ def test_figure2_needs_every_method_of_both_sets(config):
 
 def test_a_trees_digest_changes_with_its_files(tmp_path):
     def digest():
-        targets.tree_digest.cache_clear()
-        return targets.tree_digest(tmp_path / "photographs")
+        workflow.tree_digest.cache_clear()
+        return workflow.tree_digest(tmp_path / "photographs")
 
     assert digest() == ""
     (tmp_path / "photographs" / "inside").mkdir(parents=True)
@@ -122,23 +122,23 @@ def test_a_trees_digest_changes_with_its_files(tmp_path):
 
 
 def test_the_digest_of_the_users_digits_is_of_their_files_alone(tmp_path):
-    assert targets.digits_digest(None) == targets.digits_digest("") == ""
+    assert workflow.digits_digest(None) == workflow.digits_digest("") == ""
     folder = tmp_path / "data"
     (folder / "MNIST/raw").mkdir(parents=True)
     path = folder / "MNIST/raw" / f"{sources.FILES['train'][0]}.gz"
-    empty = targets.digits_digest(str(folder))
+    empty = workflow.digits_digest(str(folder))
     path.write_bytes(b"one")
-    first = targets.digits_digest(str(folder))
+    first = workflow.digits_digest(str(folder))
     assert len({"", empty, first}) == 3
     (folder / "photograph.jpg").write_bytes(b"two")
     moved = folder.rename(tmp_path / "moved")
-    assert targets.digits_digest(str(moved)) == first
+    assert workflow.digits_digest(str(moved)) == first
     os.utime(moved / path.relative_to(folder), ns=(1, 1))
-    assert targets.digits_digest(str(moved)) != first
+    assert workflow.digits_digest(str(moved)) != first
 
 
 def test_the_users_digits_are_looked_for_where_they_are_read():
-    assert targets.DIGITS == sources.FOLDER_VARIABLE
+    assert workflow.DIGITS == sources.FOLDER_VARIABLE
     places = [place.removesuffix("/") for place in targets.DIGIT_PLACES]
     assert places == list(sources.FOLDERS)
     assert all(name.endswith("-ubyte") for name in sources.SHA256)
@@ -151,11 +151,11 @@ def test_a_sample_of_mnist_is_told_in_one_line(tmp_path):
         manifest = {"source": sources.SOURCES[source], "splits": {}}
         (folder / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "smoke/datasets/b/manifest.json").with_name("other.json").write_text("{")
-    (line,) = targets.sampled(tmp_path)
+    (line,) = workflow.sampled(tmp_path)
     assert line.startswith("Only a sample of 5,000 MNIST-train digits")
     assert ": smoke/datasets/a, smoke/datasets/c." in line
     assert "MIST_BENCH_DATA" in line
-    assert targets.sampled(tmp_path / "nowhere") == []
+    assert workflow.sampled(tmp_path / "nowhere") == []
 
 
 def test_the_report_shows_an_extended_table_of_all_its_rivals_only(config, tmp_path):
@@ -165,7 +165,7 @@ def test_the_report_shows_an_extended_table_of_all_its_rivals_only(config, tmp_p
     for number, run in enumerate(runs):
         assert targets.evaluated_rivals(config, tmp_path) == runs[:number]
         assert targets.extended_made(config, tmp_path) == []
-        folder = targets.run_folder(tmp_path, run)
+        folder = targets.run_folder(tmp_path, *run)
         folder.mkdir(parents=True)
         (folder / "metrics.json").touch()
     assert targets.extended_made(config, tmp_path) == ["table3_extended"]
@@ -178,5 +178,5 @@ def test_published_runs_tell_how_long_a_step_takes(tmp_path):
     names = ("experiment", "method", "seed", "steps", "seconds")
     origin = tmp_path / "origin.json"
     origin.write_text(json.dumps([dict(zip(names, run, strict=True)) for run in runs]))
-    assert targets.step_seconds(origin) == {("hard", "mist"): 0.7, ("easy", "grid"): 0.1}
-    assert targets.step_seconds(tmp_path / "none.json") == {}
+    assert workflow.step_seconds(origin) == {("hard", "mist"): 0.7, ("easy", "grid"): 0.1}
+    assert workflow.step_seconds(tmp_path / "none.json") == {}

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from mist_bench.models.sampled_topk import (
+from mist_bench.baselines.parts.masks import lapsum_top_k, sinkhorn_top_k, soft_top_k, sparse_top_k
+from mist_bench.baselines.parts.sampled_masks import (
     attention_top_k,
     perturbed_top_k,
     random_top_k,
     subset_top_k,
     uniform_mask,
 )
-from mist_bench.models.soft_topk import lapsum_top_k, sinkhorn_top_k, soft_top_k, sparse_top_k
 
 OPERATORS = {
     "exact": partial(soft_top_k, epsilon=0.01),

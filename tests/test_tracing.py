@@ -5,12 +5,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mist_bench import checkpoint, cli, targets
-from mist_bench import config as settings
+from mist_bench.cli import main as cli
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
 from mist_bench.datasets.files import load_split
 from mist_bench.models.sampler import paste_patches, sample_patches
-from mist_bench.prediction import build_method, predict_split, to_images
-from mist_bench.tracing import trace, trace_image
+from mist_bench.run import checkpoint
+from mist_bench.run.batches import to_images
+from mist_bench.run.method import build_method
+from mist_bench.run.prediction import predict_split
+from mist_bench.run.tracing import trace, trace_image
 from mist_bench.types import TaskSpec
 
 CPU = torch.device("cpu")

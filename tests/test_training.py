@@ -13,12 +13,13 @@ from conftest import tiny_arrays
 from safetensors.torch import load_file
 from spies import CODE, FILES, Spy, curves, kill_hard, same_results, stop_at
 
-from mist_bench import training
-from mist_bench.config import canonical
-from mist_bench.prediction import predict_split
-from mist_bench.schema import Training
-from mist_bench.seeding import epoch_order, stream
-from mist_bench.training import choose, make_batch, schedule
+from mist_bench.config.resolve import canonical
+from mist_bench.config.schema import Training
+from mist_bench.run import training
+from mist_bench.run.batches import choose, epoch_order, make_batch
+from mist_bench.run.method import stream
+from mist_bench.run.prediction import predict_split
+from mist_bench.run.training import schedule
 from mist_bench.types import Prediction
 
 CPU = torch.device("cpu")
@@ -261,9 +262,9 @@ def fill_disk(patch, name):
 
     patch.setattr(Path, "write_text", half_text)
     if name == "weights.safetensors":
-        patch.setattr("mist_bench.runlog.shutil.copyfile", half_file)
+        patch.setattr("mist_bench.run.record.shutil.copyfile", half_file)
     if name == "train.csv":
-        patch.setattr("mist_bench.runlog.RunLog.write", half_table)
+        patch.setattr("mist_bench.run.record.RunLog.write", half_table)
 
 
 @pytest.mark.parametrize("name", ["train.csv", "weights.safetensors", "config.json", "run.json"])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mist_bench.training import fill_labels, make_batch, validation_score
+from mist_bench.run.batches import fill_labels, make_batch
+from mist_bench.run.training import validation_score
 from mist_bench.types import Prediction, TaskSpec
 
 CPU = torch.device("cpu")

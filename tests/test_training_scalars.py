@@ -8,8 +8,8 @@ import pytest
 import torch
 from spies import Killed, Spy, curves, kill_hard, same_results, send, stop_at
 
-from mist_bench import runlog
-from mist_bench.training import Interrupted
+from mist_bench.run import record as runlog
+from mist_bench.run.training import Interrupted
 
 LOSSES = [1 / 3, 0.1, 2e-9, 7.7, 1e30, -1e30, 0.2, 1 / 7, 3.0, 5e-5, 0.0, 1.1]
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import tiny_arrays
 
-from mist_bench.training import make_batch
-from mist_bench.transfer import read, send, to_device
+from mist_bench.models.tensors import read, send, to_device
+from mist_bench.run.batches import make_batch
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from mist_bench import config as settings
-from mist_bench import targets
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.evaluation.choice import official_f1, validation_score
 from mist_bench.evaluation.detection import center_scores, without_background
 from mist_bench.evaluation.matching import Scene
 from mist_bench.types import Prediction
-from mist_bench.validation import official_f1, validation_score
 
 
 def prediction(boxes, labels):

@@ -1,8 +1,8 @@
 import pytest
 from devkits import list_voc, voc_text, write_voc
 
-from mist_bench.datasets.annotations import Instance, Photograph
-from mist_bench.datasets.voc import find_voc, photo_id, read_folder, read_voc
+from mist_bench.datasets.photographs.annotations import Instance, Photograph
+from mist_bench.datasets.photographs.voc import find_voc, photo_id, read_folder, read_voc
 
 CAR = ("car", 0, 11, 6, 30, 20)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.interpolate import RBFInterpolator
 
-from mist_bench.models.warps import (
+from mist_bench.baselines.parts.warps import (
     Warp,
     WarpStrength,
     pixel_centers,

@@ -6,9 +6,10 @@ import pytest
 from filelock import FileLock
 from spies import Killed, kill_hard, stop_at
 
-from mist_bench import cli, targets
-from mist_bench import config as settings
-from mist_bench.work_folders import work_name
+from mist_bench.cli import main as cli
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.run.work_folders import work_name
 
 pytestmark = pytest.mark.usefixtures("here")
 RUN = ("mnist_hard_classification", "mist", 0)
@@ -22,7 +23,7 @@ def config(smoke):
 
 def finish(results, config, record):
     """Store what a finished training leaves, and its work folder."""
-    folder = targets.run_folder(results, RUN)
+    folder = targets.run_folder(results, *RUN)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(config + "\n")
     (folder / "run.json").write_text(json.dumps(record))
@@ -101,7 +102,7 @@ def test_a_real_training_leaves_what_names_its_folder(
         with pytest.raises(Killed):
             cli.main([*again, "elsewhere/run.json"])
     (unfinished,) = left(results)
-    record = targets.run_folder(results, RUN) / "run.json"
+    record = targets.run_folder(results, *RUN) / "run.json"
     assert cli.main([*arguments, str(record)]) == 0
     assert len(left(results)) == 2
     assert cli.main(["clean-work", "--preset", "smoke"]) == 0

@@ -13,8 +13,9 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from mist_bench import config as settings
-from mist_bench import planning, targets
+from mist_bench.config import resolve as settings
+from mist_bench.config import targets
+from mist_bench.forecast import jobs as planning
 
 ROOT = Path(__file__).parents[1]
 RUN = "results/smoke/runs/mnist_hard_classification/mist"
@@ -227,7 +228,7 @@ def test_every_run_of_the_report_has_metrics(finished):
         ("mnist_hard_classification", "lapsum", 0),
     } <= set(runs)
     for run in runs:
-        assert (targets.run_folder(results, run) / "metrics.json").stat().st_size > 0, run
+        assert (targets.run_folder(results, *run) / "metrics.json").stat().st_size > 0, run
 
 
 def test_other_digits_make_their_own_datasets_stale(finished, tmp_path, monkeypatch):
@@ -283,6 +284,6 @@ def test_lost_metrics_are_computed_again_without_training(finished):
 
 
 def test_nothing_has_changed_since_a_run_that_just_finished(finished):
-    command = [sys.executable, "-m", "mist_bench.cli", "why", f"{RUN}/seed0"]
+    command = [sys.executable, "-m", "mist_bench.cli.main", "why", f"{RUN}/seed0"]
     done = subprocess.run(command, cwd=finished[0], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "nothing changed since this run was trained", done.stderr

@@ -16,8 +16,8 @@ from mist_bench.models.heads import BoxClassifier, build_classifier
 from mist_bench.models.heatmap import Networks
 from mist_bench.models.keypoint_step import KeypointStep
 from mist_bench.models.multiscale import MultiscaleDetector, at_scales
-from mist_bench.models.normalization import with_image_statistics
 from mist_bench.models.optimizers import adam_pair
+from mist_bench.models.paper import with_image_statistics
 from mist_bench.models.selection import Maximum
 from mist_bench.models.views import View
 from mist_bench.types import Batch, Prediction, TaskSpec

@@ -9,8 +9,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 try:
-    from mist_bench import config as settings
-    from mist_bench import provenance, targets
+    from mist_bench.config import files, provenance, targets
+    from mist_bench.config import resolve as settings
+    from mist_bench.config import workflow as outside
 except ModuleNotFoundError as error:
     raise WorkflowError(f"{error}: install the suite first: pip install -e .") from None
 
@@ -38,7 +39,7 @@ os.environ.update(
 @cache
 def config_of(preset=None):
     """Return the validated configuration of a preset; the user's --config wins over its files."""
-    user = targets.typed(config)
+    user = files.typed(config)
     try:
         # compat has chosen among presets already, or the preset is another than the user's
         named = {"preset": preset, "compat": None} if preset else {}
@@ -49,7 +50,7 @@ def config_of(preset=None):
 
 
 PRESET = config_of().preset
-if problem := targets.unwritable(Path("results")):
+if problem := outside.unwritable(Path("results")):
     sys.exit(problem)
 
 
@@ -94,9 +95,9 @@ def dataset_files(wildcards):
     """Return what tells that files outside, which a dataset is made from, have changed."""
     spec = dataset_of(wildcards)
     if root := spec.params.get("root"):
-        return targets.tree_digest(Path(root).expanduser())
+        return outside.tree_digest(Path(root).expanduser())
     if DIGIT_SCENES in provenance.closure(spec.module):
-        return targets.digits_digest(os.environ.get(targets.DIGITS))
+        return outside.digits_digest(os.environ.get(outside.DIGITS))
     return ""
 
 
@@ -147,7 +148,7 @@ def run_text(wildcards):
 def measured_seconds(preset):
     """Return (experiment, method) -> seconds of a training step in the reference results."""
     origin = Path(workflow.basedir, "results", "reference", preset, "origin.json")
-    return targets.step_seconds(origin)
+    return outside.step_seconds(origin)
 
 
 def urgency(wildcards):
@@ -221,9 +222,9 @@ def claim():
 
 def summary():
     """Return where the tables, figures and reports of this call are, and what data are small."""
-    files = targets.produced(Path("results"), START)
+    files = outside.produced(Path("results"), START)
     lines = ["", "Written:", *files] if files else []
-    return "".join(f"{line}\n" for line in lines + targets.sampled(Path("results")))
+    return "".join(f"{line}\n" for line in lines + outside.sampled(Path("results")))
 
 
 def advice():

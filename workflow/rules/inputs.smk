@@ -39,7 +39,7 @@ def truth_val_arrays(wildcards):
 
 def files_of(preset, runs, *names):
     """Return the named files in the folders of runs."""
-    folders = [targets.run_folder(Path("results", preset), run) for run in runs]
+    folders = [targets.run_folder(Path("results", preset), *run) for run in runs]
     return [folder / name for folder in folders for name in names]
 
 

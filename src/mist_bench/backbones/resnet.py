@@ -15,7 +15,7 @@ from torch import nn
 from torchvision.models import ResNet34_Weights, resnet34
 
 from mist_bench.backbones.normalization import Normalized
-from mist_bench.models.normalization import with_image_statistics
+from mist_bench.models.paper import with_image_statistics
 
 LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
 UNUSED = ("layer4", "fc")  # the rest of the whole network

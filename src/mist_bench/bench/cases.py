@@ -17,19 +17,21 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from mist_bench import targets
-from mist_bench.bench.official import OfficialStep
 from mist_bench.bench.timing import Case
+from mist_bench.config import targets
+from mist_bench.config.schema import Config, RunSpec
 from mist_bench.datasets.multi_mnist import paste
 from mist_bench.evaluation.metrics import compute
 from mist_bench.mist import Mist
 from mist_bench.models.heads import label_histogram
 from mist_bench.models.sampler import sample_patches
 from mist_bench.models.selection import local_spatial_softmax
-from mist_bench.prediction import build_method, predict_split
-from mist_bench.reporting.tables import write_table
-from mist_bench.schema import Config, RunSpec
-from mist_bench.training import choose, make_batch, narrow_products
+from mist_bench.official.step import OfficialStep
+from mist_bench.reporting.tables.write import write_table
+from mist_bench.run.batches import choose, make_batch
+from mist_bench.run.method import build_method
+from mist_bench.run.prediction import predict_split
+from mist_bench.run.training import narrow_products
 from mist_bench.types import Method, TaskSpec
 
 TABLE = "table2"
@@ -209,7 +211,7 @@ def table_case(setup: Setup, config: Config, work: Path) -> Case:
     found = make_predictions(setup.rng, setup.split, setup.task)
     metrics = compute(setup.task, setup.split, found)
     for experiment, method, seed in targets.table_runs(config, TABLE):
-        folder = targets.run_folder(work, (experiment, method, seed))
+        folder = targets.run_folder(work, experiment, method, seed)
         folder.mkdir(parents=True)
         names = {"preset": config.preset, "experiment": experiment, "method": method}
         result = {**names, "seed": seed, "status": "ok", "metrics": metrics}

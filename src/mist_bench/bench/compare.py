@@ -8,15 +8,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from mist_bench import config as settings
-from mist_bench import targets
 from mist_bench.bench import plots
 from mist_bench.bench.cases import Setup
 from mist_bench.bench.records import Row, describe, spread, timing_rows, write_record, write_rows
 from mist_bench.bench.timing import Case, Timing, alternate, count_flops, ratios
-from mist_bench.prediction import use_deterministic_torch
-from mist_bench.schema import Config, RunSpec
-from mist_bench.signatures import keywords
+from mist_bench.config import files, targets
+from mist_bench.config import resolve as settings
+from mist_bench.config.keywords import keywords
+from mist_bench.config.schema import Config, RunSpec
+from mist_bench.run.method import use_deterministic_torch
 
 SECONDS = 60.0  # of rounds, after which a comparison ends
 # the named variant: the networks of the preset, the step of the official code
@@ -67,7 +67,7 @@ def variant(name: str, spec: RunSpec) -> RunSpec:
     if equals:
         known = keywords(spec.module, "build")
         settings.check_names(f"--against: keyword of {spec.module}", [keyword], known)
-        return spec.model_copy(update={"params": spec.params | {keyword: targets.typed(value)}})
+        return spec.model_copy(update={"params": spec.params | {keyword: files.typed(value)}})
     presets = sorted(path.stem for path in (targets.SETTINGS / "presets").glob("*.yaml"))
     settings.check_names("--against: preset", [name], [*presets, OFFICIAL])
     if name != OFFICIAL:

@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mist_bench import config as settings
-from mist_bench import training
 from mist_bench.bench import plots
 from mist_bench.bench.compare import read_spec
 from mist_bench.bench.records import Row, describe, write_record, write_rows
 from mist_bench.bench.timing import highest_memory
+from mist_bench.config import resolve as settings
+from mist_bench.config.schema import RunSpec
 from mist_bench.datasets.build import build_dataset
 from mist_bench.datasets.files import load_split
 from mist_bench.evaluation.metrics import compute
-from mist_bench.prediction import build_method, pack, predict_split, use_deterministic_torch
-from mist_bench.schema import RunSpec
-from mist_bench.seeding import seed_torch
+from mist_bench.run import training
+from mist_bench.run.method import build_method, seed_torch, use_deterministic_torch
+from mist_bench.run.prediction import pack, predict_split
 
 CPU = torch.device("cpu")
 METRICS = ("both", "iou50", "classification")

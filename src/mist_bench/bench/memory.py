@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mist_bench.baselines.parts.masks import sinkhorn_top_k, soft_top_k
 from mist_bench.bench import plots
 from mist_bench.bench.cases import CPU
 from mist_bench.bench.compare import read_spec
@@ -26,8 +27,7 @@ from mist_bench.bench.scaling import Point, exponents
 from mist_bench.bench.timing import memory_growth
 from mist_bench.models.heads import BoxClassifier, classification_loss
 from mist_bench.models.selection import to_keypoints, top_k
-from mist_bench.models.soft_topk import sinkhorn_top_k, soft_top_k
-from mist_bench.prediction import build_method, use_deterministic_torch
+from mist_bench.run.method import build_method, use_deterministic_torch
 
 SIDES = (20, 40, 80, 160, 320)  # of the map; 80: a location per pixel of MNIST-hard
 ITERATIONS = 200  # of Sinkhorn: the default of Xie20's published code

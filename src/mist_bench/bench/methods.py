@@ -7,7 +7,7 @@ from pathlib import Path
 from mist_bench.bench.compare import read_spec, step_case, write_results
 from mist_bench.bench.records import Row, spread, timing_rows
 from mist_bench.bench.timing import Case, alternate, memory_growth
-from mist_bench.prediction import use_deterministic_torch
+from mist_bench.run.method import use_deterministic_torch
 
 SECONDS = 120.0  # of rounds, after which no further one begins
 MEASURES = 3  # of memory, in each method

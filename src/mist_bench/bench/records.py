@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mist_bench.bench.timing import Timing, summary
-from mist_bench.machine import machine
+from mist_bench.run.machine import machine
 
 if TYPE_CHECKING:
     from mist_bench.bench.scaling import Point

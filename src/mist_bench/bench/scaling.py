@@ -16,12 +16,12 @@ from mist_bench.bench.cases import CPU, STAMPS, Setup, make_predictions, make_tr
 from mist_bench.bench.compare import read_spec
 from mist_bench.bench.records import describe, write_record, write_rows
 from mist_bench.bench.timing import Case, collect, memory_growth, summary
+from mist_bench.config.schema import RunSpec
 from mist_bench.datasets.multi_mnist import paste
 from mist_bench.datasets.placement import poisson_disk
 from mist_bench.evaluation.metrics import compute
-from mist_bench.prediction import use_deterministic_torch
-from mist_bench.schema import RunSpec
-from mist_bench.training import choose, make_batch
+from mist_bench.run.batches import choose, make_batch
+from mist_bench.run.method import use_deterministic_torch
 from mist_bench.types import TaskSpec
 
 LIMIT = 20.0  # seconds: a point that would take longer is skipped

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from mist_bench.bench.compare import read_spec, write_results
-from mist_bench.bench.costs import training_step
 from mist_bench.bench.records import Row, spread
-from mist_bench.prediction import choose_device, use_deterministic_torch
-from mist_bench.schema import RunSpec
-from mist_bench.transfer import read
+from mist_bench.config.schema import RunSpec
+from mist_bench.forecast.costs import training_step
+from mist_bench.models.tensors import read
+from mist_bench.run.method import choose_device, use_deterministic_torch
 
 ROUNDS = 3  # in each of which every number of runs has its turn
 SECONDS = 5.0  # of a turn

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mist_bench import config as settings
 from mist_bench.bench.cases import Setup, stage_cases
 from mist_bench.bench.compare import (
     Pair,
@@ -26,7 +25,8 @@ from mist_bench.bench.timing import (
     memory_growth,
     peak_flops,
 )
-from mist_bench.prediction import use_deterministic_torch
+from mist_bench.config import resolve as settings
+from mist_bench.run.method import use_deterministic_torch
 
 SCENES = 256  # enough for the metrics; how cost grows with them is the benchmark `scaling`
 WARM_UP = 3  # training steps before any stage is timed

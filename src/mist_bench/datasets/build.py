@@ -11,13 +11,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from mist_bench.datasets.files import (
-    MANIFEST,
-    Split,
-    save_manifest,
-    save_split,
-)
-from mist_bench.schema import SPLITS, DatasetSpec
+from mist_bench.config.schema import SPLITS, DatasetSpec
+from mist_bench.datasets.files import MANIFEST, Split, save_manifest, save_split
 
 
 def build_dataset(spec: DatasetSpec, out: Path) -> None:

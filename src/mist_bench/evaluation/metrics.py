@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mist_bench.config.schema import RunSpec
 from mist_bench.datasets.files import load_manifest, load_split, read_npz
 from mist_bench.evaluation.coco import ap50, ap_center
 from mist_bench.evaluation.detection import (
@@ -25,7 +26,6 @@ from mist_bench.evaluation.detection import (
 )
 from mist_bench.evaluation.matching import Scene
 from mist_bench.evaluation.reconstruction import rmse_metrics
-from mist_bench.schema import RunSpec
 from mist_bench.types import TaskSpec
 
 Arrays = Mapping[str, NDArray]

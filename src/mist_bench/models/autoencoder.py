@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from mist_bench.boxes import whole_pixels
 from mist_bench.models.heatmap import Networks
-from mist_bench.models.official import PATCH_SIZE, OfficialAutoencoder
-from mist_bench.models.precision import widened
+from mist_bench.models.paper import PATCH_SIZE, OfficialAutoencoder
 from mist_bench.models.sampler import paste_patches, sample_patches
-from mist_bench.transfer import to_device
+from mist_bench.models.tensors import to_device, widened
 from mist_bench.types import Batch, Prediction, Supervision
 
 ENERGY_FLOOR = 1.0  # of an empty image, so that its loss stays finite

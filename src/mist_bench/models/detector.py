@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mist_bench.models.heatmap import Networks, build_heatmap
-from mist_bench.models.precision import widened
 from mist_bench.models.selection import (
     Maximum,
     cells_around,
@@ -19,6 +18,7 @@ from mist_bench.models.selection import (
     to_keypoints,
     top_k,
 )
+from mist_bench.models.tensors import widened
 
 
 class Detector(nn.Module):

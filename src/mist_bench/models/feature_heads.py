@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from mist_bench.models.official import ResidualStage
+from mist_bench.models.paper import ResidualStage
 
 
 class FeatureHeatmap(nn.Module):

@@ -15,9 +15,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mist_bench.models.feature_heads import FeatureClassifier
 from mist_bench.models.heatmap import Networks, conv_norm
-from mist_bench.models.official import PATCH_SIZE, OfficialClassifier
-from mist_bench.models.precision import widened
+from mist_bench.models.paper import PATCH_SIZE, OfficialClassifier
 from mist_bench.models.sampler import sample_patches
+from mist_bench.models.tensors import widened
 from mist_bench.types import Batch, Prediction, Supervision
 
 # residual blocks on patches of features: Appendix C.1's number, and the official code's

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mist_bench.models.feature_heads import FeatureHeatmap
-from mist_bench.models.official import OfficialHeatmap
+from mist_bench.models.paper import OfficialHeatmap
 
 Networks = Literal["compact", "official", "features", "official_features"]
 

@@ -19,7 +19,6 @@ from torch.func import functional_call
 
 from mist_bench.models.detector import Detector, gather_cells
 from mist_bench.models.heatmap import check_whole_cells
-from mist_bench.models.precision import widened
 from mist_bench.models.sampler import hat_weights
 from mist_bench.models.selection import (
     cells_around,
@@ -29,6 +28,7 @@ from mist_bench.models.selection import (
     to_keypoints,
     top_k,
 )
+from mist_bench.models.tensors import widened
 
 EPS = 1e-6  # Appendix A
 

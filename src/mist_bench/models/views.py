@@ -6,7 +6,7 @@ Shapes: B images, K boxes, C channels, H W image.
 import torch
 from torch import Tensor
 
-from mist_bench.transfer import to_device
+from mist_bench.models.tensors import to_device
 
 
 class Mirror:

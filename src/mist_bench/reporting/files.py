@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-RESOURCES = Path(__file__).resolve().parents[3] / "workflow" / "resources"
+from mist_bench.config.targets import WORKFLOW
+
+RESOURCES = WORKFLOW / "resources"
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from mist_bench.reporting.aggregate import read_json, run_folder
+from mist_bench.config.schema import Config
+from mist_bench.config.targets import EXTENDED, TABLES, run_folder
+from mist_bench.reporting.aggregate import read_json
 from mist_bench.reporting.files import RESOURCES, read_deviations, write_text
-from mist_bench.reporting.grid import Column
-from mist_bench.reporting.page import PAGE
-from mist_bench.reporting.tables import Evidence, gather, table_cells, table_grid
-from mist_bench.reporting.verdicts import NO_CLAIM, VERDICTS
-from mist_bench.schema import Config
-from mist_bench.targets import EXTENDED, TABLES
+from mist_bench.reporting.tables.grid import Column
+from mist_bench.reporting.tables.verdicts import NO_CLAIM, VERDICTS
+from mist_bench.reporting.tables.write import Evidence, gather, table_cells, table_grid
 
 # keys of run.json, in the order they are shown
 RUN_KEYS = ("steps", "seconds", "threads", "cpu", "gpu", "peak_memory_mib", "commit")
@@ -87,3 +86,98 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>MIST benchmark: preset {{ preset }}</title>
+<style>
+:root { color-scheme: light dark; --line: #8886; --soft: #8882; }
+body { font: 15px/1.5 system-ui, sans-serif; }
+body { margin: 0 auto; max-width: 76rem; padding: 1rem 1.5rem 4rem; }
+h1, h2 { line-height: 1.2; }
+h2 { margin-top: 3rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .93rem; }
+caption { text-align: left; font-weight: 600; padding-bottom: .6rem; }
+th, td { border-bottom: 1px solid var(--line); padding: .35rem .8rem; }
+th, td { text-align: left; vertical-align: top; }
+.cells td { text-align: right; white-space: nowrap; }
+.cells th[colspan] { text-align: center; }
+.ours { font-weight: 600; }
+.small, .notes { font-size: .85rem; }
+.verdict { display: inline-block; padding: 0 .5rem; font-size: .8rem; }
+.verdict { border: 1px solid var(--line); border-radius: .6rem; }
+.reproduced { background: #0072b2; border-color: #0072b2; color: #fff; }
+.direction-only { background: #56b4e9; border-color: #56b4e9; color: #000; }
+.not-reproduced { background: #e69f00; border-color: #e69f00; color: #000; }
+.not-judged, .not-run, .not-specified, .no-claim { background: var(--soft); }
+img { max-width: 100%; background: #fff; border: 1px solid var(--line); }
+</style>
+</head>
+<body>
+<h1>MIST: Multiple Instance Spatial Transformer &mdash; benchmark report</h1>
+<p>Preset <strong>{{ preset }}</strong>, seeds {{ seeds }}. Every cell: ours (with its interval over
+seeds where there are several), the paper's value, the verdict.</p>
+<p>{% for word, count in counts %}
+<span class="verdict {{ word | slug }}">{{ word }}: {{ count }}</span>
+{% endfor %}</p>
+{% for grid in grids %}
+<h2 id="{{ grid.name }}">Table {{ grid.name | replace("table", "") | replace("_", ", ") }}</h2>
+<div class="scroll"><table class="cells">
+<caption>{{ grid.caption }}</caption>
+<thead>
+{% if grid.columns[0].group %}
+<tr><th></th>{% for name, columns in grid.columns | groupby_order %}
+<th colspan="{{ columns }}">{{ name }}</th>{% endfor %}</tr>
+{% endif %}
+<tr><th></th>{% for column in grid.columns %}
+<th scope="col">{{ column.label }}</th>{% endfor %}</tr>
+</thead>
+<tbody>
+{% for label, cells in grid.rows %}
+<tr><th scope="row">{{ label }}</th>
+{% for cell in cells %}
+<td>{% if cell %}{% if cell.ours.mean is not none %}
+<span class="ours">{{ cell.number(cell.ours.mean) }}</span>
+<span class="small">{{ cell.interval }}</span><br>{% endif %}
+{% if cell.paper is not none %}
+<span class="small">paper {{ cell.number(cell.paper) }}</span><br>{% endif %}
+{% if cell.ours.mean is none and not grid.compared and cell.short_verdict == "not specified" %}
+&ndash;{% elif grid.compared or cell.ours.mean is none %}
+<span class="verdict {{ cell.short_verdict | slug }}">{{ cell.short_verdict }}</span>{% endif %}
+{% endif %}</td>
+{% endfor %}</tr>
+{% endfor %}
+</tbody>
+</table></div>
+<ul class="notes">{% for note in grid.notes %}<li>{{ note }}</li>{% endfor %}</ul>
+{% endfor %}
+<h2 id="figures">Figures</h2>
+{% for name, image in figures %}
+<figure><img alt="{{ name }}" src="data:image/png;base64,{{ image }}"></figure>
+{% else %}<p>No figure has been made yet.</p>
+{% endfor %}
+<h2 id="deviations">Deviations from the paper</h2>
+<div class="scroll"><table>
+<thead><tr><th>id</th><th>the paper</th><th>its official code</th><th>our choice</th>
+<th>config key</th><th>measured effect</th></tr></thead>
+<tbody>
+{% for row in deviations %}
+<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+<h2 id="runs">Runs</h2>
+<div class="scroll"><table>
+<thead><tr>{% for name in run_columns %}<th>{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in runs %}
+<tr>{% for value in row %}<td>{{ value }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+</body>
+</html>
+"""

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mist_bench.reporting.aggregate import OTHER_SETTINGS, collect, read_json, run_folder
-from mist_bench.reporting.figures import DRAWN
-from mist_bench.schema import Config
-from mist_bench.targets import figure_input, figure_runs
+from mist_bench.config.schema import Config
+from mist_bench.config.targets import figure_input, figure_runs, run_folder
+from mist_bench.reporting.aggregate import OTHER_SETTINGS, collect, read_json
+from mist_bench.reporting.figures.write import DRAWN
 
 TEXTS = ("tables/*.csv", "tables/*.md", "tables/*.tex", "metrics.csv", "bench/*")
 CURVES = ("train.csv", "val.csv", "config.json")

@@ -1,0 +1,1 @@
+"""Networks and operators that only rivals of MIST use."""

@@ -1,0 +1,206 @@
+"""What may be written in the configuration, and what one stage depends on, as pydantic models.
+
+Torch-free, because Snakemake imports it for every parse.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+
+from mist_bench.config.keywords import check_names
+from mist_bench.types import Kind, TaskSpec
+
+SPLITS = ("train", "val", "test")
+Fraction = Annotated[float, Field(ge=0, le=1)]
+T = TypeVar("T")
+
+
+def once(values: list[T]) -> list[T]:
+    """Return ``values``.
+
+    Raises:
+        ValueError: if one of them is there twice.
+    """
+    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+        raise ValueError(f"{twice[0]!r} is listed twice")
+    return values
+
+
+Names = Annotated[list[str], AfterValidator(once)]
+Seeds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], AfterValidator(once)]
+
+
+class Strict(BaseModel):
+    """A model that knows all its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Training(Strict):
+    """The budget of a run, in optimizer steps (never in minutes)."""
+
+    steps: PositiveInt = Field(description="optimizer steps")
+    batch_size: PositiveInt = Field(description="images in a step")
+    validate_every: PositiveInt = Field(description="steps between two passes over the val split")
+    checkpoint_every: PositiveInt = Field(description="steps between two resumable checkpoints")
+    log_every: PositiveInt = Field(description="steps between two rows of train.csv")
+    warmup: int = Field(0, ge=0, description="steps of linear learning-rate warm-up")
+    final_lr: float = Field(
+        1.0, ge=0, le=1, description="learning rate at the last step, as a fraction (cosine decay)"
+    )
+    select: Literal["last", "best", "best_f1"] = Field(
+        "last",
+        description="weights kept: of the last step, best on val by a box-free score, or best on "
+        "val by the official code's F1, which needs boxes",
+    )
+    threads: PositiveInt = Field(1, description="CPU threads of numeric code; part of the result")
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32",
+        description="of products and convolutions in training: tf32 on NVIDIA GPUs, bfloat16 by "
+        "autocast where the CPU (AMX, AVX512-BF16) or GPU has it; predictions are always float32",
+    )
+
+
+class Backbone(Strict):
+    """One pretrained network whose features stand in for images, frozen."""
+
+    module: str = Field(description="module with build(**params)")
+    channels: PositiveInt = Field(description="channels of its features")
+    stride: PositiveInt = Field(description="px from one cell to the next")
+    origin: float = Field(description="px at which the first cell is centered, on both axes")
+    params: dict[str, Any] = Field({}, description="keywords of build")
+
+
+class Features(Strict):
+    """Frozen features of a dataset's images, computed once: what methods see instead of images."""
+
+    backbone: str = Field(description="key of backbones")
+    draws: PositiveInt = Field(description="augmented versions of each training image")
+    flip: Fraction = Field(description="probability of a horizontal flip, training images only")
+    mask: tuple[Fraction, Fraction] | None = Field(
+        description="range of a mask's side, fractions of the image's; null for no mask"
+    )
+    mask_shape: Literal["square", "rectangle"] = Field(
+        "square",
+        description="rectangle: height and width of a mask are drawn independently (official code)",
+    )
+    limit_gib: float = Field(gt=0, description="largest size of all features on disk, GiB")
+
+
+class Dataset(Strict):
+    """One dataset: the module that makes it, its size and its own seed."""
+
+    module: str = Field(description="module with make_split(split, size, rng, **params)")
+    image_size: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="C, H, W in px")
+    num_classes: int = Field(ge=0, description="classes; 0 without labels")
+    background: int | None = Field(
+        None, ge=0, description="class of a patch without an object; null if every patch is one"
+    )
+    box_size: float = Field(gt=0, description="side of a detection box, px")
+    sizes: dict[Literal["train", "val", "test"], PositiveInt] = Field(
+        description="images; the most, where they are found and not made"
+    )
+    seed: int = Field(ge=0, description="seed of the dataset, independent of any run's")
+    params: dict[str, Any] = Field({}, description="keywords of make_split")
+    features: Features | None = Field(None, description="what methods see instead of the images")
+
+
+class Override(Strict):
+    """What one experiment changes for one method."""
+
+    extends: str | None = Field(
+        None, description="another experiment, whose differences for this method come first"
+    )
+    dataset: str | None = Field(
+        None, description="key of datasets to train on; its test split must be the experiment's"
+    )
+    params: dict[str, Any] = Field({}, description="keywords of build that differ")
+    training: dict[str, Any] = Field({}, description="keys of training that differ")
+
+
+class MethodEntry(Strict):
+    """One method: its file, where it can compete, and its hyper-parameters."""
+
+    module: str | dict[Kind, str] = Field(
+        description="module with build(task, **params), or one for each task"
+    )
+    label: str = Field(description="name in tables and figures")
+    params: dict[Kind, dict[str, Any]] = Field(
+        description="keywords of build for each task the method can do: {classification: {...}}"
+    )
+    training: dict[str, Any] = Field({}, description="keys of training that differ")
+    experiments: dict[str, Override] = Field({}, description="differences for one experiment")
+
+    def module_for(self, task: Kind) -> str:
+        """Return the module that builds this method for ``task``.
+
+        Raises:
+            ConfigError: if modules are named by task, and not for this one.
+        """
+        if isinstance(self.module, str):
+            return self.module
+        check_names(f"module of {self.label}", [task], self.module)
+        return self.module[task]
+
+
+class Experiment(Strict):
+    """One experiment: a task on a dataset with K patches, for the methods listed."""
+
+    task: Kind = Field(description="classification (Eq. 9) or reconstruction (Eq. 8)")
+    dataset: str = Field(description="key of datasets")
+    num_instances: PositiveInt = Field(description="K, patches extracted in training")
+    num_detections: PositiveInt | None = Field(
+        None, description="patches extracted at test; K if not given"
+    )
+    methods: Names = Field(description="keys of methods that compete here")
+    rivals: Names = Field([], description="keys of methods that compete in the extended table only")
+
+
+class Config(Strict):
+    """The whole configuration after merging."""
+
+    preset: str = Field(description="smoke, cpu, paper, ...; part of every path")
+    seeds: Seeds = Field(min_length=1, description="one run per seed")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="where networks run")
+    counting: Literal["corrected", "official"] = Field(
+        "corrected",
+        description="what tables show first: corrected metrics, or those of the official code, "
+        "which alone are then compared with the paper",
+    )
+    training: Training = Field(description="budget every run shares unless it says otherwise")
+    datasets: dict[str, Dataset] = Field(description="by name, as in paths")
+    backbones: dict[str, Backbone] = Field({}, description="by name: pretrained, frozen networks")
+    experiments: dict[str, Experiment] = Field(description="by name, as in paths")
+    methods: dict[str, MethodEntry] = Field(description="by name, as in paths: the registry")
+
+
+class DatasetSpec(Dataset):
+    """What a dataset's files depend on."""
+
+    name: str
+    preset: str
+
+
+class FeatureSpec(Features):
+    """What a dataset's features depend on, beside its files."""
+
+    dataset: str
+    preset: str
+    seed: int
+    network: Backbone
+
+
+class RunSpec(Strict):
+    """What a run's result depends on, beside code and data."""
+
+    preset: str
+    experiment: str
+    method: str
+    seed: int
+    module: str
+    dataset: str
+    task: TaskSpec
+    params: dict[str, Any]
+    training: Training

@@ -1,0 +1,1 @@
+"""PASCAL+COCO from real photographs: found, read, filtered, cropped."""

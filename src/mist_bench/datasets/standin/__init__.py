@@ -1,0 +1,1 @@
+"""Scenes that stand in for photographs, in the same file formats."""

@@ -1,0 +1,1 @@
+"""What a target would take here, before anything starts."""

@@ -1,0 +1,1 @@
+"""The authors' files and step: read, and computed beside ours."""

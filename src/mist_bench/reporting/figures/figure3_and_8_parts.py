@@ -1,0 +1,268 @@
+"""Figures 3 and 8: what MIST detects and how it encodes each patch.
+
+C channels, H and W image size; K detections of one image, p patch side.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_letters
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mist_bench.boxes import whole_pixels
+from mist_bench.config.schema import Config
+from mist_bench.config.targets import run_folder
+from mist_bench.datasets.files import load_split
+from mist_bench.evaluation.matching import Scene, match_boxes
+from mist_bench.evaluation.reconstruction import as_unit
+from mist_bench.reporting.figures.parts import (
+    CROSS,
+    LINE_HEIGHT,
+    MissingResultError,
+    add_caption,
+    add_legend,
+    add_panel,
+    caption_lines,
+    draw_detection,
+    draw_truth,
+    image_rmse,
+    load_predictions,
+    picture,
+    show,
+    source_of,
+    steps_of,
+)
+
+MIST = "mist"
+RULE = "Right: IoU of at least .5 with a digit's box, one detection per digit"
+
+
+@dataclass(frozen=True)
+class Example:
+    """What MIST makes of one test image; its number is ``index``.
+
+    Attributes:
+        index: number in the test set.
+        image: (H, W) or (H, W, 3), in [0, 1].
+        synthesis: as ``image``, not clipped.
+        rmse: its error.
+        scene: detections, best first, and ground truth.
+        right: (K,) bool, which detections are on a digit.
+        before: K patches (p, p) or (p, p, 3) of the image under the detections.
+        after: what the auto-encoder makes of each.
+    """
+
+    index: int
+    image: NDArray
+    synthesis: NDArray
+    rmse: float
+    scene: Scene
+    right: NDArray
+    before: list[NDArray]
+    after: list[NDArray]
+
+    @property
+    def counted(self) -> str:
+        """How many detections are right, in words."""
+        return f"{self.right.sum()} of {len(self.scene.true_boxes)} right"
+
+
+def figure3(config: Config, results: Path) -> Figure:
+    """Return Figure 3: what MIST detects on MNIST-hard and how it encodes each patch."""
+    experiment, side, gap, label = "mnist_hard_reconstruction", 1.75, 0.08, 0.5
+    examples, zoom, words = mist_examples(config, results, experiment, 2)
+    width = 3 * side + 2 * gap
+    lines = caption_lines(
+        "Figure 3. MIST as an auto-encoder of MNIST-hard: input, detections and synthesis; below, "
+        f"the square around each detection, {zoom:g} times as wide as its box, before and after "
+        "the auto-encoder, from the most certain detection to the least. "
+        f"{words} {RULE}; MIST is told neither boxes nor digits.",
+        2 * width + 0.6,
+    )
+    below = 0.42 + LINE_HEIGHT * len(lines)
+    most = max(len(one.before) for one in examples)
+    patch = min(0.6, (width - label) / max(most, 1))
+    height = 0.35 + side + 0.4 + 2 * patch + below
+    figure = Figure(figsize=(2 * width + 0.6, height))
+    for column, one in enumerate(examples):
+        left = 0.1 + column * (width + 0.4)
+        axes = [add_panel(figure, left + k * (side + gap), 0.35, width=side) for k in range(3)]
+        draw_example(axes, one, lettered=True)
+        titles = (
+            f"Test image {one.index}",
+            f"Detections: {one.counted}",
+            f"Synthesis: RMSE {one.rmse:.3f}",
+        )
+        for ax, title in zip(axes, titles, strict=True):
+            ax.set_title(title, fontsize=9.5)
+        draw_patches(figure, one, left + label, 0.35 + side + 0.35, patch)
+    add_legend(figure, f"wrong (letter marked {CROSS})", below - 0.05)
+    add_caption(figure, lines)
+    return figure
+
+
+def draw_patches(figure: Figure, one: Example, left: float, top: float, side: float) -> None:
+    """Draw the patches before and, below, after the auto-encoder; places and sides in inches."""
+    for row, (name, patches) in enumerate({"before": one.before, "after": one.after}.items()):
+        for k, image in enumerate(patches):
+            ax = add_panel(figure, left + k * side, top + row * side, width=0.95 * side)
+            show(ax, image)
+            if k == 0:
+                ax.set_ylabel(name, rotation=0, ha="right", va="center")
+            if row == 0:
+                ax.set_title(letter(k) + CROSS * (not one.right[k]), fontsize=8, pad=2)
+
+
+def figure8(config: Config, results: Path) -> Figure:
+    """Return Figure 8: what MIST makes of digits that are crowded in one part of the image."""
+    experiment, side, gap = "mnist_uneven_reconstruction", 1.75, 0.08
+    examples, _, words = mist_examples(config, results, experiment, 4)
+    total = 0.3 + len(examples) * (side + gap)
+    lines = caption_lines(
+        f"Figure 8. MIST as an auto-encoder of digits at uneven distances. {words} {RULE}.",
+        total,
+    )
+    below = 0.42 + LINE_HEIGHT * len(lines)
+    row_height = side + 0.25
+    height = 0.3 + 3 * row_height + below
+    figure = Figure(figsize=(total, height))
+    for column, one in enumerate(examples):
+        left = 0.3 + column * (side + gap)
+        axes = [add_panel(figure, left, 0.3 + r * row_height, width=side) for r in range(3)]
+        draw_example(axes, one, lettered=False)
+        axes[0].set_title(f"Test image {one.index}")
+        axes[1].set_xlabel(one.counted, labelpad=2)
+        axes[2].set_xlabel(f"RMSE {one.rmse:.3f}", labelpad=2)
+        if column == 0:
+            for ax, name in zip(axes, ("Input", "Detections", "Synthesis"), strict=True):
+                ax.set_ylabel(name)
+    add_legend(figure, f"wrong (marked {CROSS})", below - 0.05)
+    add_caption(figure, lines)
+    return figure
+
+
+def draw_example(axes: Sequence[Axes], one: Example, *, lettered: bool) -> None:
+    """Draw input, detections and synthesis."""
+    show(axes[0], one.image)
+    show(axes[1], one.image)
+    show(axes[2], one.synthesis)
+    draw_truth(axes[1], one.scene.true_boxes)
+    for k, (box, right) in enumerate(zip(one.scene.boxes, one.right, strict=True)):
+        draw_detection(axes[1], box, letter(k) if lettered else "", right=bool(right), size=7)
+
+
+def letter(k: int) -> str:
+    """Return how detection ``k`` is called; a number would look like the digit that is read."""
+    return ascii_letters[k % len(ascii_letters)]
+
+
+def mist_examples(
+    config: Config, results: Path, experiment: str, count: int
+) -> tuple[list[Example], float, str]:
+    """Return the first ``count`` test images of MIST's run.
+
+    Returns:
+        The examples, the side of the encoded squares in sides of a box, and the caption's words on
+        the run.
+
+    Raises:
+        MissingResultError: if the run or a part of it is not there.
+    """
+    setup, seed = config.experiments.get(experiment), config.seeds[0]
+    if setup is None or MIST not in setup.methods:
+        raise MissingResultError(f"the config does not run {MIST} in {experiment}")
+    folder = run_folder(results, experiment, MIST, seed)
+    stored = load_predictions(folder, "reconstructions", "patches")
+    zoom = encoded_zoom(folder)
+    dataset = results / "datasets" / setup.dataset
+    truth = load_split(dataset, "test")
+    examples = [example(i, truth, stored, zoom) for i in range(min(count, len(truth["images"])))]
+    words = (
+        f"Preset {config.preset}; seed {seed}; training steps: "
+        f"{steps_of(config, results, experiment, [MIST])}. Data: {source_of(dataset)}. "
+        f"Images: the first {len(examples)} of the test set, numbered from 0."
+    )
+    return examples, zoom, words
+
+
+def encoded_zoom(folder: Path) -> float:
+    """Return the side of the encoded square of a run, in sides of the box it is around.
+
+    Raises:
+        MissingResultError: if the run's config.json does not say so.
+    """
+    path = folder / "config.json"
+    try:
+        spec = json.loads(path.read_text(encoding="utf-8"))
+        return spec["params"]["extent"] / spec["task"]["box_size"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise MissingResultError(f"{'/'.join(path.parts[-4:])} names no extent") from None
+
+
+def example(
+    i: int, truth: Mapping[str, NDArray], stored: Mapping[str, NDArray], zoom: float
+) -> Example:
+    """Return what is drawn of test image ``i``; encoded squares are ``zoom`` times their boxes."""
+    k, n = stored["counts"][i], truth["counts"][i]
+    boxes, unknown = stored["boxes"][i, :k], np.full(k, -1)
+    scene = Scene(
+        boxes, stored["scores"][i, :k], unknown, truth["boxes"][i, :n], truth["labels"][i, :n]
+    )
+    right = np.zeros(k, bool)
+    right[match_boxes(scene)[0]] = True
+    image, decoded = truth["images"][i], stored["patches"][i, :k]
+    squares = encoded_squares(boxes, zoom, decoded.shape[-1])
+    before = sample_squares(as_unit(image), squares, decoded.shape[-1])
+    return Example(
+        index=i,
+        image=picture(image),
+        synthesis=picture(stored["reconstructions"][i]),
+        rmse=image_rmse(image, stored["reconstructions"][i]),
+        scene=scene,
+        right=right,
+        before=[picture(one) for one in before],
+        after=[picture(one) for one in decoded],
+    )
+
+
+def encoded_squares(boxes: NDArray, zoom: float, size: int) -> NDArray:
+    """Return the (K, 4) squares that the auto-encoder is given around (K, 4) boxes, cxcywh in px.
+
+    As MIST has them in every preset: at whole pixels where there is a sample for each.
+
+    Args:
+        boxes: cxcywh in px.
+        zoom: side of a square over that of its box.
+        size: p, samples per side.
+    """
+    squares = boxes * [1, 1, zoom, zoom]
+    if np.allclose(squares[:, 2:], size - 1):
+        squares[:, :2] = whole_pixels(squares[:, :2], size)
+    return squares
+
+
+def sample_squares(image: NDArray, squares: NDArray, size: int) -> NDArray:
+    """Return the patches under ``squares``, as ``models/sampler.py`` takes them.
+
+    Args:
+        image: (C, H, W).
+        squares: (K, 4) cxcywh in pixels; a pixel's center is an integer, the outer samples lie on
+            the edge.
+        size: p, samples per side.
+
+    Returns:
+        (K, C, p, p), bilinear, 0 outside of the image.
+    """
+    steps = np.linspace(-0.5, 0.5, size)
+    x, y, width, height = squares.astype(float).T[..., None]  # (K, 1) each
+    columns = np.abs((x + width * steps)[..., None] - np.arange(image.shape[2]))  # (K, p, W)
+    rows = np.abs((y + height * steps)[..., None] - np.arange(image.shape[1]))
+    columns, rows = np.maximum(0, 1 - columns), np.maximum(0, 1 - rows)
+    return np.einsum("kyh,chw,kxw->kcyx", rows, image, columns, optimize=True)

@@ -1,0 +1,1 @@
+"""Tables: what stands where, in which form, with which verdict."""

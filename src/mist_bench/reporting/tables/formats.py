@@ -1,0 +1,118 @@
+"""A table as Markdown and as LaTeX."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from mist_bench.reporting.tables.grid import Cell, Grid
+
+MARKS = {
+    "reproduced": "R",
+    "direction only": "D",
+    "not reproduced": "N",
+    "not judged": "J",
+    "not specified": "-",
+    "no claim": "-",
+}
+LEGEND = (
+    "Each cell: ours / the paper's (verdict). "
+    "R reproduced, D direction only, N not reproduced, J not judged, - no verdict."
+)
+LEGEND_ALONE = "Each cell: ours alone; the paper has no such table."
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "%": r"\%",
+        "&": r"\&",
+        "#": r"\#",
+        "_": r"\_",
+        "$": r"\$",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "\u2013": "--",
+        "\u2026": r"\ldots{}",
+        "\u00b1": r"$\pm$",
+        "\u00d7": r"$\times$",
+    }
+)
+
+
+def cell_text(cell: Cell | None, *, compared: bool) -> str:
+    """Return a cell in one line: ours [interval] / the paper's (mark), or ours alone."""
+    if cell is None:
+        return ""
+    ours = " ".join(filter(None, [cell.number(cell.ours.mean), cell.interval]))
+    if cell.short_verdict == "not run":
+        ours = "not run"
+    if not compared:
+        return ours
+    mark = "" if cell.ours.mean is None else f" ({MARKS[cell.short_verdict]})"
+    return f"{ours} / {cell.number(cell.paper)}{mark}"
+
+
+def legend(grid: Grid) -> str:
+    """Return how to read a cell of the table."""
+    return LEGEND if grid.compared else LEGEND_ALONE
+
+
+def to_markdown(grid: Grid) -> str:
+    """Return the table with its caption above and its notes below."""
+    headings = [
+        f"{column.group}: {column.label}" if column.group else column.label
+        for column in grid.columns
+    ]
+    lines = [f"**{_markdown(grid.caption)}**", "", legend(grid), ""]
+    lines.append("| " + " | ".join(["", *map(_markdown, headings)]) + " |")
+    lines.append("|---|" + "---:|" * len(headings))
+    for label, cells in grid.rows:
+        texts = [cell_text(cell, compared=grid.compared) for cell in cells]
+        lines.append("| " + " | ".join([_markdown(label), *texts]) + " |")
+    lines += ["", *(f"- {_markdown(note)}" for note in grid.notes), ""]
+    return "\n".join(lines)
+
+
+def to_latex(grid: Grid) -> str:
+    """Return a table environment; it needs the package booktabs."""
+    columns = len(grid.columns)
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering\small",
+        rf"\begin{{tabular}}{{l{'r' * columns}}}",
+        r"\toprule",
+    ]
+    if any(column.group for column in grid.columns):
+        groups = [(name, len(list(one))) for name, one in groupby(c.group for c in grid.columns)]
+        spans = [rf"\multicolumn{{{size}}}{{c}}{{{latex(name)}}}" for name, size in groups]
+        lines.append(" & ".join(["", *spans]) + r" \\")
+    lines.append(" & ".join(["", *(latex(column.label) for column in grid.columns)]) + r" \\")
+    lines.append(r"\midrule")
+    for label, cells in grid.rows:
+        row = [label, *(cell_text(cell, compared=grid.compared) for cell in cells)]
+        lines.append(" & ".join(map(latex, row)) + r" \\")
+    text = " ".join([grid.caption, legend(grid), *grid.notes])
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\caption{{{latex(text)}}}",
+        rf"\label{{tab:{grid.name}}}",
+        r"\end{table}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def latex(text: str) -> str:
+    """Return ``text`` with LaTeX's special characters escaped."""
+    return text.translate(_LATEX)
+
+
+def _markdown(text: str) -> str:
+    """Return ``text`` so that it cannot end a cell or start markup."""
+    for special in ("\\", "|", "*", "_", "<"):
+        text = text.replace(special, "\\" + special)
+    return text

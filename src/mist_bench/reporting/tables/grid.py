@@ -1,0 +1,165 @@
+"""A table in the paper's rows and columns, before it becomes Markdown, LaTeX or HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mist_bench.reporting.files import Rule
+from mist_bench.reporting.tables.layouts import PAPER_METHODS, Layout, Metric
+from mist_bench.reporting.tables.verdicts import Estimate, rule_in_words
+
+NO_VALUE = "no value in"  # how a verdict says that some of the runs lack the metric
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of ours beside the paper's.
+
+    Attributes:
+        table: table1 ... table5.
+        experiment: by name.
+        method: by name.
+        metric: which metric, and the paper's metric it is compared with.
+        ours: mean and interval over seeds.
+        paper: the paper's value, ``None`` where it has none.
+        delta: ours minus the paper's, ``None`` where they may not be compared.
+        verdict: words; starts with one of ``verdicts.VERDICTS`` or 'no claim'.
+    """
+
+    table: str
+    experiment: str
+    method: str
+    metric: Metric
+    ours: Estimate
+    paper: float | None
+    delta: float | None = None
+    verdict: str = ""
+
+    def number(self, value: float | None) -> str:
+        """Return a value as the paper prints it: 97.8% or .053; a dash for none."""
+        if value is None:
+            return "-"
+        if self.metric.percent:
+            return f"{100 * value:.1f}%"
+        text = f"{value:.{self.metric.decimals}f}"
+        return text[1:] if text.startswith("0.") else text
+
+    @property
+    def interval(self) -> str:
+        """The confidence interval as printed, '' without one."""
+        if self.ours.ci_low is None:
+            return ""
+        return f"[{self.number(self.ours.ci_low)}, {self.number(self.ours.ci_high)}]"
+
+    @property
+    def short_verdict(self) -> str:
+        """The verdict without its reason and remarks."""
+        return self.verdict.split(":")[0].split(";")[0].split(" (")[0]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: the group it stands under ('' without groups) and its heading."""
+
+    group: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table ready to print.
+
+    Attributes:
+        name: table1 ... table5.
+        caption: what it shows, preset, seeds, data.
+        columns: headings.
+        rows: (heading, one cell per column, ``None`` where there is nothing to show).
+        notes: reasons of what is not run and other remarks, one sentence each.
+        compared: whether any of its metrics is one of the paper's.
+    """
+
+    name: str
+    caption: str
+    columns: list[Column]
+    rows: list[tuple[str, list[Cell | None]]]
+    notes: list[str]
+    compared: bool
+
+
+def make_grid(
+    layout: Layout, cells: Sequence[Cell], labels: Mapping[str, str], caption: str, rule: Rule
+) -> Grid:
+    """Return cells in the paper's rows and columns.
+
+    Args:
+        layout: says what a row stands for.
+        cells: of one table.
+        labels: of the config's methods.
+        caption: of the table.
+        rule: printed under the table.
+    """
+    names = {
+        "experiment": layout.experiments,
+        "method": {c.method: labels.get(c.method) or paper_label(c.method) for c in cells},
+        "metric": {metric.label: metric.label for metric in layout.metrics},
+        "class": {metric.row: metric.row for metric in layout.metrics},
+    }
+    if any(metric.of_data for metric in layout.metrics):
+        names["method"][""] = ""  # the last group, for what is the same for all of them
+    axes = [axis for axis in ("experiment", "method", "metric") if axis != layout.rows]
+    group, inner = axes[-2:]
+    # where methods share a place, a cell that has a value fills it
+    ordered = sorted(cells, key=lambda cell: cell.ours.mean is not None)
+    by_key = {(_key(c, layout.rows), _key(c, group), _key(c, inner)): c for c in ordered}
+    # a method an experiment lacks makes no column in its group
+    keys = list(dict.fromkeys((_key(c, group), _key(c, inner)) for c in cells))
+    keys.sort(key=lambda key: (list(names[group]).index(key[0]), list(names[inner]).index(key[1])))
+    grouped = len(names[group]) > 1 and len(names[inner]) > 1
+    columns = [
+        Column(names[group][g], names[inner][i])
+        if grouped
+        else Column("", names[group][g] if len(names[group]) > 1 else names[inner][i])
+        for g, i in keys
+    ]
+    rows = [
+        (label, [by_key.get((row, *key)) for key in keys])
+        for row, label in names[layout.rows].items()
+    ]
+    metrics = list(dict.fromkeys(metric.paper for metric in layout.metrics if metric.paper))
+    notes = [layout.remark] if layout.remark else []
+    if metrics:
+        notes.append(rule_in_words(rule, metrics))
+    if any(cell.metric.percent and cell.interval for cell in cells):
+        notes.append("Intervals of percentages end at 0% and 100%.")
+    notes += _reasons(cells, names)
+    return Grid(cells[0].table, caption, columns, rows, notes, bool(metrics))
+
+
+def paper_label(method: str) -> str:
+    """Return the paper's label of a method, or its name."""
+    return PAPER_METHODS.get(method, method)
+
+
+def _key(cell: Cell, axis: str) -> str:
+    """Return where a cell is on an axis of its table."""
+    if axis == "metric":
+        return cell.metric.label
+    if axis == "class":
+        return cell.metric.row
+    return "" if axis == "method" and cell.metric.of_data else getattr(cell, axis)
+
+
+def _reasons(cells: Sequence[Cell], names: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return what verdicts say beyond their short form, once per run and reason."""
+    grouped: dict[str, list[str]] = {}
+    for cell in cells:
+        said = cell.verdict.replace(" (single run)", "")
+        if said == cell.short_verdict or said.startswith("not specified:"):
+            continue
+        who = f"{names['method'][cell.method]} on {names['experiment'][cell.experiment]}"
+        if NO_VALUE in said:  # of some metrics only
+            who = " ".join(filter(None, [cell.metric.row, cell.metric.label, "of", who]))
+        if who not in grouped.setdefault(said, []):
+            grouped[said].append(who)
+    return [f"{', '.join(who)}: {said}." for said, who in grouped.items()]

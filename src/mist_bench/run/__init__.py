@@ -1,0 +1,1 @@
+"""One run's life: built, trained, checkpointed, recorded, predicted, traced."""

@@ -1,0 +1,227 @@
+"""Frozen features of a dataset's images, computed once and read through a memory map in training.
+
+A folder of features is a dataset's folder whose images are feature maps and whose boxes are in
+cells, so that any method can train on it. Training images appear ``draws`` times, augmented.
+
+Shapes: N images, D draws, C channels, H W image, h w feature map, L the most instances in an image.
+"""
+
+import hashlib
+import importlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from torch import nn
+
+from mist_bench.boxes import to_cells
+from mist_bench.config.provenance import file_digest
+from mist_bench.config.schema import SPLITS, FeatureSpec
+from mist_bench.datasets.build import refuse_foreign, replace
+from mist_bench.datasets.files import load_manifest, load_split, save_manifest, save_mapped_split
+from mist_bench.run.batches import to_images
+from mist_bench.run.method import choose_device, use_deterministic_torch
+
+CHUNK = {"cpu": 4, "cuda": 128}  # images in a forward pass: on a CPU, few stay in its cache
+GIB = 2**30
+
+
+def build_features(spec: FeatureSpec, data: Path, out: Path, device: str) -> None:
+    """Write the features of the dataset in ``data`` to the folder ``out``, replacing older ones.
+
+    Args:
+        spec: backbone, augmentation and size limit.
+        data: folder of the dataset, whose images are (3, H, W).
+        out: folder to write; it appears complete or not at all.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ValueError: if the features would exceed the limit or the disk, the backbone does not fit,
+            or ``out`` holds something else, such as the images.
+        OSError: if another process is writing them.
+    """
+    if out.resolve() == data.resolve():
+        raise ValueError(f"{out}: the images are here; write their features to another folder")
+    refuse_foreign(out)
+    use_deterministic_torch(1)
+    fresh = out.with_name(f".{out.name}.partial")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out.with_name(f".{out.name}.lock"), timeout=0):
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir()
+            try:
+                _write(spec, data, fresh, choose_device(device))
+                replace(fresh, out)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
+    except Timeout:
+        raise OSError(f"{out}: another process is computing these features") from None
+
+
+def _write(spec: FeatureSpec, data: Path, folder: Path, device: torch.device) -> None:
+    """Write every split and the manifest to ``folder``."""
+    source = load_manifest(data)
+    check_size(spec, source, shutil.disk_usage(folder).free)
+    network = importlib.import_module(spec.network.module).build(**spec.network.params)
+    network = network.to(device, memory_format=torch.channels_last).requires_grad_(False)
+    entries = {}
+    for number, split in enumerate(SPLITS):
+        if split in source["splits"]:
+            arrays = load_split(data, split)
+            draws = Draws(spec, arrays, number) if split == "train" else None
+            entries[split] = _write_split(spec, network, arrays, draws, folder / split, device)
+    manifest = {
+        "name": spec.dataset,
+        "preset": spec.preset,
+        "spec": spec.model_dump(mode="json", exclude={"limit_gib"}),
+        "weights": state_digest(network),
+        "source": source["source"],
+        "dataset": file_digest(data / "manifest.json"),
+        "cells": {"stride": spec.network.stride, "origin": spec.network.origin},
+        "splits": entries,
+    }
+    save_manifest(folder, manifest)
+
+
+def state_digest(network: nn.Module) -> str:
+    """Return the sha256 of a network's weights and buffers, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def check_size(spec: FeatureSpec, manifest: dict, free: int) -> None:
+    """Raise a ``ValueError`` if the features would be larger than their limit or the disk.
+
+    Args:
+        spec: draws, backbone and limit.
+        manifest: of the dataset.
+        free: bytes left on the disk; a memory map that outgrows it would kill the process.
+    """
+    total = 0
+    for split, entry in manifest["splits"].items():
+        N, _, H, W = entry["arrays"]["images"]["shape"]
+        cells = (H // spec.network.stride) * (W // spec.network.stride)
+        total += N * (spec.draws if split == "train" else 1) * spec.network.channels * cells * 2
+    if total > spec.limit_gib * GIB:
+        raise ValueError(
+            f"datasets.{spec.dataset}.features: {total / GIB:.1f} GiB are needed, more than "
+            f"limit_gib {spec.limit_gib:g}: lower draws or raise the limit"
+        )
+    if total > free:
+        raise ValueError(
+            f"datasets.{spec.dataset}.features: {total / GIB:.1f} GiB are needed, but the disk has "
+            f"{free / GIB:.1f} left: lower draws or make room"
+        )
+
+
+class Draws:
+    """The augmented versions of the training images (Sec. 5.2): flips and masks.
+
+    Args:
+        spec: probabilities and sizes.
+        arrays: the training split.
+        stream: number of the random stream, so that splits differ.
+    """
+
+    def __init__(self, spec: FeatureSpec, arrays: dict[str, NDArray], stream: int):
+        self.spec, self.arrays, self.stream = spec, arrays, stream
+
+    def image(self, i: int, draw: int) -> tuple[NDArray[np.uint8], bool]:
+        """Return version ``draw`` of image ``i``, (3, H, W), and whether it is flipped."""
+        rng = np.random.default_rng([self.spec.seed, self.stream, i, draw])
+        image = self.arrays["images"][i]
+        flipped = bool(rng.random() < self.spec.flip)
+        image = image[..., ::-1] if flipped else image
+        if self.spec.mask is not None:
+            square = self.spec.mask_shape == "square"
+            image = masked(image, self.spec.mask, rng, square=square)
+        return image, flipped
+
+
+def masked(
+    image: NDArray[np.uint8],
+    sides: tuple[float, float],
+    rng: np.random.Generator,
+    *,
+    square: bool = True,
+) -> NDArray[np.uint8]:
+    """Return a copy of (C, H, W) with a part of it filled with its mean (Sec. 5.2).
+
+    Args:
+        image: as stored.
+        sides: least and largest side of the part, fractions of the image's shorter side.
+        rng: draws sides and place, the whole part inside the image.
+        square: whether it is one; otherwise its height and width are drawn independently
+            (official code datasets/pascal.py:122; deviation D14).
+    """
+    H, W = image.shape[1:]
+    height = max(1, round(rng.uniform(*sides) * min(H, W)))
+    width = height if square else max(1, round(rng.uniform(*sides) * min(H, W)))
+    top, left = rng.integers(0, [H - height + 1, W - width + 1])
+    image = image.copy()
+    inside = image[:, top : top + height, left : left + width]
+    inside[:] = np.rint(inside.mean((1, 2), keepdims=True))
+    return image
+
+
+@torch.no_grad()
+def _write_split(
+    spec: FeatureSpec,
+    network: nn.Module,
+    arrays: dict[str, NDArray],
+    draws: Draws | None,
+    stem: Path,
+    device: torch.device,
+) -> dict:
+    """Write one split and return the manifest's entry; ``draws`` of ``None`` is the images once."""
+    images, D = arrays["images"], spec.draws if draws else 1
+    N, _, H, W = images.shape
+    s = spec.network.stride
+    shape = (N * D, spec.network.channels, H // s, W // s)
+    maps = open_memmap(stem.with_suffix(".npy"), mode="w+", dtype=np.float16, shape=shape)
+    flipped = np.zeros(N * D, bool)
+    chunk_size = CHUNK[device.type]
+    for start in range(0, N * D, chunk_size):
+        index = range(start, min(start + chunk_size, N * D))
+        if draws:
+            versions = [draws.image(*divmod(k, D)) for k in index]
+            flipped[index.start : index.stop] = [turned for _, turned in versions]
+            chunk = np.stack([image for image, _ in versions])
+        else:
+            chunk = images[index.start : index.stop]
+        found = network(to_images(chunk, device)).cpu().numpy()
+        if found.shape[1:] != shape[1:]:
+            raise ValueError(
+                f"backbone {spec.backbone}: features of an image are {found.shape[1:]}, but "
+                f"channels and stride say {shape[1:]}: correct its entry in backbones"
+            )
+        maps[index.start : index.stop] = found
+    maps.flush()
+    return save_mapped_split(stem.parent, stem.name, maps, instances(spec, arrays, D, flipped, W))
+
+
+def instances(
+    spec: FeatureSpec, arrays: dict[str, NDArray], draws: int, flipped: NDArray, width: int
+) -> dict[str, NDArray]:
+    """Return the counts, labels and boxes (in cells) of every version of every image.
+
+    Args:
+        spec: stride and origin of the cells.
+        arrays: the split of N images.
+        draws: D, versions of each image.
+        flipped: (N * D,) bool.
+        width: W of the images, px.
+    """
+    counts, labels, boxes = (np.repeat(arrays[k], draws, 0) for k in ("counts", "labels", "boxes"))
+    boxes[flipped, :, 0] = width - 1 - boxes[flipped, :, 0]
+    boxes = to_cells(boxes, spec.network.stride, spec.network.origin)
+    boxes[np.arange(boxes.shape[1]) >= counts[:, None]] = 0
+    return {"counts": counts, "labels": labels, "boxes": boxes}
