@@ -26,14 +26,18 @@ from torch.distributions import Normal, kl_divergence
 from mist_bench.baselines.parts.air import (
     Posterior,
     PriorSchedule,
+    PriorSpec,
     RecurrentEncoder,
+    RecurrentSpec,
+    VaeSpec,
     WindowVae,
     concrete_kl,
     sample_concrete,
 )
-from mist_bench.models.heatmap import Networks
-from mist_bench.models.optimizers import adam
+from mist_bench.models import optimizers
 from mist_bench.models.sampler import paste_patches, sample_patches
+from mist_bench.models.specs import AdamSpec
+from mist_bench.spec import Positive
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
 
@@ -61,31 +65,30 @@ class Scene:
 
 
 class Air(nn.Module):
-    """Attend-Infer-Repeat with K steps; see ``build`` for the arguments."""
+    """Attend-Infer-Repeat with K steps; arguments as ``build``'s."""
 
     supervision: ClassVar[Supervision] = "none"
 
     def __init__(
         self,
-        recurrent: RecurrentEncoder,
-        vae: WindowVae,
-        prior_odds: PriorSchedule,
-        *,
         task: TaskSpec,
-        window_size: int,
-        scale_prior: tuple[float, float],
-        shift_prior: tuple[float, float],
+        *,
+        recurrent: RecurrentSpec,
+        vae: VaeSpec,
+        prior: PriorSpec,
+        temperature: float,
         pixel_std: float,
         clip_norm: float,
-        temperature: float,
-        optimizers: dict[str, torch.optim.Optimizer],
+        adam: AdamSpec,
     ):
         super().__init__()
-        self.recurrent, self.vae, self.prior_odds = recurrent, vae, prior_odds
-        self.task, self.window_size = task, window_size
-        self.scale_prior, self.shift_prior = Normal(*scale_prior), Normal(*shift_prior)
-        self.pixel_std, self.clip_norm, self.optimizers = pixel_std, clip_norm, optimizers
-        self.temperature = temperature
+        self.task, self.window_size = task, vae.window_size
+        self.recurrent = RecurrentEncoder(task.image_size, recurrent, prior)
+        self.vae = WindowVae(task.image_size[0], vae)
+        self.prior_odds = PriorSchedule(prior)
+        self.scale_prior, self.shift_prior = Normal(*prior.scale), Normal(*prior.shift)
+        self.temperature, self.pixel_std, self.clip_norm = temperature, pixel_std, clip_norm
+        self.optimizers = {"air": optimizers.adam(self.parameters(), adam)}
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Step all networks on the negative evidence lower bound and return it with its terms."""
@@ -223,75 +226,38 @@ def divergence(presence: Tensor, presence_kl: Tensor, object_kl: Tensor) -> Tens
 def build(
     task: TaskSpec,
     *,
-    networks: Networks,
-    difference: bool,
-    units: int,
-    hidden: int,
-    window_size: int,
-    vae_widths: list[int],
-    latents: int,
-    temperature: float,
-    pixel_std: float,
-    scale_prior: tuple[float, float],
-    shift_prior: tuple[float, float],
-    prior_odds: tuple[float, float],
-    prior_tenfold: float,
-    clip_norm: float,
-    lr: float,
-    betas: tuple[float, float],
+    recurrent: RecurrentSpec = RecurrentSpec(),
+    vae: VaeSpec = VaeSpec(),
+    prior: PriorSpec = PriorSpec(),
+    temperature: Positive = 1,
+    pixel_std: Positive = 0.3,
+    clip_norm: Positive = 1,
+    adam: AdamSpec = AdamSpec(betas=(0.9, 0.999)),
 ) -> Air:
     """Return Attend-Infer-Repeat for ``task``.
 
     Args:
         task: reconstruction; K is the number of steps, so the most objects it can find.
-        networks: official (the LSTM sees pixels) or compact (it sees convolutional features).
-        difference: whether the LSTM also sees what the steps before left of the image, and z_what
-            is inferred from that (difference AIR of Eslami et al. 2016; not in the implementation
-            that the paper used, where both see the image alone).
-        units: units of the LSTM.
-        hidden: units of the hidden layers from the LSTM to z_pres and z_where.
-        window_size: p, samples per side of a window.
-        vae_widths: units of the window encoder's hidden layers; the decoder's are their reverse.
-        latents: size of z_what.
+        recurrent: the network that decides on each object.
+        vae: the variational auto-encoder of windows.
+        prior: what is believed of an object before the image is seen.
         temperature: of the binary Concrete distribution of z_pres, which is rounded at test.
         pixel_std: standard deviation of a pixel around the synthesis, images in [0, 1].
-        scale_prior: mean and standard deviation of the logit of a window's side, as a fraction
-            of the image's.
-        shift_prior: mean and standard deviation of a window's place; tanh of it is -1 and 1 at
-            the image's edges.
-        prior_odds: odds of one more object, before the first step and after their decay.
-        prior_tenfold: steps in which these odds fall to a tenth.
         clip_norm: largest norm of the gradient of all weights; it is scaled down to it.
-        lr: Adam's learning rate.
-        betas: Adam's decay rates.
+        adam: the optimizer.
 
     Raises:
-        ValueError: for unknown ``networks``, a task that is not reconstruction, or odds that grow.
+        ValueError: for a task that is not reconstruction.
     """
     if task.kind != "reconstruction":
         raise ValueError(f"Attend-Infer-Repeat can do reconstruction only, got {task.kind}")
-    recurrent = RecurrentEncoder(
-        task.image_size,
-        networks=networks,
-        difference=difference,
-        units=units,
-        hidden=hidden,
-        odds=prior_odds[0],
-        scale_prior=scale_prior,
-        shift_prior=shift_prior,
-    )
-    vae = WindowVae(task.image_size[0], window_size, vae_widths, latents)
-    weights = [*recurrent.parameters(), *vae.parameters()]
     return Air(
-        recurrent,
-        vae,
-        PriorSchedule(*prior_odds, prior_tenfold),
-        task=task,
-        window_size=window_size,
-        scale_prior=tuple(scale_prior),
-        shift_prior=tuple(shift_prior),
+        task,
+        recurrent=recurrent,
+        vae=vae,
+        prior=prior,
+        temperature=temperature,
         pixel_std=pixel_std,
         clip_norm=clip_norm,
-        temperature=temperature,
-        optimizers={"air": adam(weights, lr, betas)},
+        adam=adam,
     )

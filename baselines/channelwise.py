@@ -7,20 +7,20 @@ task loss (Eq. 8 or 9) reaches the heatmap network and everything trains end to 
 Shapes: B images, K channels and patches, C classes, H W image, h w heatmap.
 """
 
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from mist_bench.models.autoencoder import BoxAutoencoder, build_autoencoder
 from mist_bench.models.heads import BoxClassifier, build_classifier
-from mist_bench.models.heatmap import Networks, build_heatmap
+from mist_bench.models.heatmap import build_heatmap
 from mist_bench.models.optimizers import adam_pair
+from mist_bench.models.specs import AdamPairSpec, AutoencoderSpec, ClassifierSpec, HeatmapSpec
 from mist_bench.models.tensors import widened
 from mist_bench.models.views import View
+from mist_bench.spec import Only, Positive
 from mist_bench.types import Batch, Prediction, TaskSpec
-
-if TYPE_CHECKING:
-    from mist_bench.models.autoencoder import BoxAutoencoder
 
 
 def spatial_softargmax(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ class ChannelWise(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        head: "BoxClassifier | BoxAutoencoder",
+        head: BoxClassifier | BoxAutoencoder,
         *,
         task: TaskSpec,
         temperature: float,
@@ -90,59 +90,42 @@ class ChannelWise(nn.Module):
 def build(
     task: TaskSpec,
     *,
-    networks: Networks,
-    detector_channels: int,
-    detector_blocks: int,
-    heatmap_stride: int,
-    temperature: float,
-    classifier_channels: int,
-    patch_size: int,
-    window: float,
-    mirror: bool,
-    lr_detector: float,
-    lr_task: float,
-    betas: tuple[float, float],
+    heatmap: HeatmapSpec = HeatmapSpec(),
+    temperature: Positive = 1,
+    classifier: Annotated[ClassifierSpec, Only("classification")] = ClassifierSpec(),
+    autoencoder: Annotated[AutoencoderSpec, Only("reconstruction")] = AutoencoderSpec(
+        whole_pixels=False
+    ),
+    mirror: bool = False,
+    adam: AdamPairSpec = AdamPairSpec(),
 ) -> ChannelWise:
     """Return the channel-wise baseline for ``task``; its networks are MIST's.
 
     Args:
-        task: classification; K is the number of heatmap channels.
-        networks: compact (this suite's, for CPUs) or official (the paper's).
-        detector_channels: channels of the heatmap network before its last layer.
-        detector_blocks: residual blocks of the heatmap network.
-        heatmap_stride: pixels per heatmap cell; compact: 2 or 4, official: 1.
+        task: its kind decides on the head; K is the number of heatmap channels.
+        heatmap: the heatmap network.
         temperature: divisor of the heatmap before the softmax over space.
-        classifier_channels: channels of the classifier's first layer.
-        patch_size: samples per side of a patch; official: 32.
-        window: standard deviation of a Gaussian over the patch, in half sides; 0 for none.
+        classifier: what classifies patches.
+        autoencoder: what encodes and decodes patches.
         mirror: whether the heatmap network sees randomly reflected images in training.
-        lr_detector: Adam's learning rate for the heatmap network.
-        lr_task: Adam's learning rate for the classifier.
-        betas: Adam's decay rates, both networks.
+        adam: the optimizers of the heatmap network and the head.
     """
     channels = task.image_size[0]
-    network = build_heatmap(
-        channels,
-        networks=networks,
-        channels=detector_channels,
-        blocks=detector_blocks,
-        stride=heatmap_stride,
-        outputs=task.num_instances,
-    )
-    classifier = build_classifier(
-        channels,
-        task.num_classes,
-        networks=networks,
-        channels=classifier_channels,
-        patch_size=patch_size,
-        window=window,
-    )
-    optimizers = adam_pair(network, classifier, lr_detector, lr_task, betas)
+    network = build_heatmap(channels, heatmap, outputs=task.num_instances)
+    if task.kind == "classification":
+        head = build_classifier(channels, task.num_classes, classifier)
+    else:
+        head = build_autoencoder(
+            channels,
+            autoencoder,
+            extent=autoencoder.extent,
+            whole_pixels=autoencoder.whole_pixels,
+        )
     return ChannelWise(
         network,
-        classifier,
+        head,
         task=task,
         temperature=temperature,
         mirror=mirror,
-        optimizers=optimizers,
+        optimizers=adam_pair(network, head, adam),
     )

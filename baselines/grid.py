@@ -15,9 +15,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mist_bench.models import optimizers
 from mist_bench.models.autoencoder import BoxAutoencoder, build_autoencoder
-from mist_bench.models.heatmap import Networks
-from mist_bench.models.optimizers import adam
+from mist_bench.models.specs import AdamSpec, EncoderSpec
 from mist_bench.types import Batch, Prediction, TaskSpec
 
 
@@ -53,14 +53,13 @@ class Grid(nn.Module):
         head: BoxAutoencoder,
         *,
         task: TaskSpec,
-        lr: float,
-        betas: tuple[float, float],
+        adam: AdamSpec,
     ):
         super().__init__()
         self.head, self.supervision = head, head.supervision
         cells = math.isqrt(task.num_instances)
         self.register_buffer("boxes", grid_boxes(task.image_size[1:], cells, task.box_size))
-        self.optimizers = {"task": adam(head.parameters(), lr, betas)}
+        self.optimizers = {"task": optimizers.adam(head.parameters(), adam)}
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Step the auto-encoder on Eq. 8 and return the loss."""
@@ -82,31 +81,39 @@ class Grid(nn.Module):
 def build(
     task: TaskSpec,
     *,
-    networks: Networks,
-    autoencoder_width: int,
-    latents: int,
-    patch_size: int,
-    signed: bool,
-    lr: float,
-    betas: tuple[float, float],
+    autoencoder: EncoderSpec = EncoderSpec(patch_size=27),
+    adam: AdamSpec = AdamSpec(lr=2e-3),
 ) -> Grid:
     """Return the grid baseline for ``task``; its auto-encoder is MIST's.
 
     Args:
         task: reconstruction; K is the number of cells and must be a square number.
-        networks: compact (this suite's, for CPUs) or official (the paper's).
-        autoencoder_width: width of the auto-encoder, as in MIST.
-        latents: size of the code of a cell.
-        patch_size: samples per side of a cell; as many as its pixels copy it exactly.
-        signed: whether images show a signed signal around 0.5 (Gabor noise).
-        lr: Adam's learning rate.
-        betas: Adam's decay rates.
+        autoencoder: what encodes and decodes cells; as many samples as a cell has pixels copy it
+            exactly.
+        adam: the optimizer.
 
     Raises:
-        ValueError: if K is no square number, the image is not square, or cells lie outside of it.
+        ValueError: as ``check``.
     """
-    channels, H, W = task.image_size
+    check(task)
+    channels, H, _ = task.image_size
     cells = math.isqrt(task.num_instances)
+    samples = autoencoder.patch_size
+    # the outer samples lie half a step inside
+    extent = cell_side(H, cells) * (samples - 1) / samples
+    return Grid(build_autoencoder(channels, autoencoder, extent=extent), task=task, adam=adam)
+
+
+def check(task: TaskSpec) -> None:
+    """Raise a ``ValueError`` for a task that a grid cannot do.
+
+    One that is not reconstruction, K that is no square number, an image that is not square, or
+    cells that would lie outside of it.
+    """
+    _, H, W = task.image_size
+    cells = math.isqrt(task.num_instances)
+    if task.kind != "reconstruction":
+        raise ValueError(f"a grid does reconstruction only, not {task.kind}")
     if cells**2 != task.num_instances or H != W:
         raise ValueError(
             f"a grid needs a square number of cells in a square image, got {task.num_instances} "
@@ -114,14 +121,3 @@ def build(
         )
     if (cells - 1) * cell_side(H, cells) >= H:
         raise ValueError(f"{cells} cells of whole pixels a side do not fit {H} px")
-    head = build_autoencoder(
-        channels,
-        networks=networks,
-        width=autoencoder_width,
-        latents=latents,
-        patch_size=patch_size,
-        # the outer samples lie half a step inside
-        extent=cell_side(H, cells) * (patch_size - 1) / patch_size,
-        signed=signed,
-    )
-    return Grid(head, task=task, lr=lr, betas=betas)

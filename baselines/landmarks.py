@@ -8,58 +8,69 @@ Shapes: B images, K landmarks, C channels, H image side, h map side, D channels 
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from mist_bench.baselines.parts.hourglass import Hourglass, Output
-from mist_bench.baselines.parts.landmarks import (
-    LandmarkDecoder,
-    LinearPerLandmark,
-    concentration,
-    equivariance,
-    moments,
-    pool_features,
-    separation,
-)
-from mist_bench.baselines.parts.warps import WarpStrength, random_warp
-from mist_bench.models.optimizers import adam
+from mist_bench.baselines.parts import landmarks as formulas
+from mist_bench.baselines.parts.hourglass import Hourglass, HourglassSpec
+from mist_bench.baselines.parts.landmarks import DecoderSpec, LandmarkDecoder, LinearPerLandmark
+from mist_bench.baselines.parts.warps import WarpSpec, random_warp
+from mist_bench.models import optimizers
+from mist_bench.models.specs import AdamSpec
 from mist_bench.models.tensors import widened
+from mist_bench.spec import Count, Fraction, Natural, NonNegative, Positive, Spec
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
 
-@dataclass(frozen=True)
-class Objective:
-    """The weights of the losses; see ``build``."""
+class ObjectiveSpec(Spec):
+    """The weights of the losses on landmarks."""
 
-    concentration: float
-    separation: float
-    separation_width: float
-    equivariance: float
-    reconstruction: Sequence[float]
+    concentration: NonNegative = Field(
+        100, description="weight of the sum over landmarks of 2 pi e variance"
+    )
+    separation: NonNegative = Field(
+        20, description="weight of the sum over pairs of landmarks of their nearness"
+    )
+    separation_width: Positive = Field(
+        0.08, description="standard deviation of that nearness, sides of the image"
+    )
+    equivariance: NonNegative = Field(
+        8333, description="weight of the squared distances under warps, half sides of the image"
+    )
 
 
-@dataclass(frozen=True)
-class Phases:
-    """When the weight of the reconstruction and the learning rate change.
+class PhaseSpec(Spec):
+    """When the weight of the reconstruction and the learning rate change."""
 
-    Attributes:
-        steps: steps of the whole training.
-        starts: fraction of it at which each phase after the first starts.
-        lr_factors: factor on the learning rate in each phase.
-    """
+    starts: tuple[Fraction, ...] = Field(
+        (0.3333, 0.6667),
+        description="fraction of the training at which each phase after the first starts",
+    )
+    reconstruction: tuple[NonNegative, ...] = Field(
+        (1, 10, 100), description="weight of half the squared error of an image in each phase"
+    )
+    lr_factors: tuple[NonNegative, ...] = Field(
+        (1, 1, 1),
+        description="factor on the learning rate in each phase; 1 where training has a schedule",
+    )
 
-    steps: int
-    starts: Sequence[float]
-    lr_factors: Sequence[float]
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        lengths = len(self.reconstruction), len(self.lr_factors)
+        if lengths != (len(self.starts) + 1,) * 2:
+            raise ValueError(
+                "each phase, one more than starts has, needs a reconstruction weight and a "
+                f"learning-rate factor: got {len(self.starts)}, {lengths[0]} and {lengths[1]}"
+            )
+        return self
 
-    def at(self, step: int) -> int:
-        """Return the phase of a step, both counted from 0."""
-        return sum(step >= start * self.steps for start in self.starts)
+    def at(self, step: int, steps: int) -> int:
+        """Return the phase of a step of a training of ``steps``, both counted from 0."""
+        return sum(step >= start * steps for start in self.starts)
 
 
 class Landmarks(nn.Module):
@@ -77,9 +88,11 @@ class Landmarks(nn.Module):
         task: TaskSpec,
         padding: int,
         stride: int,
-        objective: Objective,
-        strength: WarpStrength,
-        phases: Phases,
+        objective: ObjectiveSpec,
+        phases: PhaseSpec,
+        steps: int,
+        warps: WarpSpec,
+        adam: AdamSpec,
     ):
         super().__init__()
         self.detector, self.describe = detector, describe
@@ -87,10 +100,10 @@ class Landmarks(nn.Module):
         self.to(memory_format=torch.channels_last)
         self.task, self.padding, self.stride = task, padding, stride
         self.extent = 1 + 2 * padding / task.image_size[-1]
-        self.objective, self.strength, self.phases = objective, strength, phases
+        self.objective, self.warps, self.phases, self.steps = objective, warps, phases, steps
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.done = 0  # ``step`` on the host: to read it from a GPU, each step would wait
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.optimizers = {"all": optimizers.adam(self.parameters(), adam)}
 
     def pad(self, images: Tensor) -> Tensor:
         """Return images with a frame of the mean of their own outermost pixels."""
@@ -105,30 +118,30 @@ class Landmarks(nn.Module):
     def reconstruct(self, padded: Tensor, maps: Tensor, landmarks: Tensor) -> Tensor:
         """Return the (B, C, H, H) images that landmarks and descriptors stand for."""
         features = self.describe(F.pixel_unshuffle(padded, self.stride))
-        return self.decoder(landmarks, self.to_descriptors(pool_features(features, maps)))
+        return self.decoder(landmarks, self.to_descriptors(formulas.pool_features(features, maps)))
 
     def losses(self, images: Tensor) -> dict[str, Tensor]:
         """Return the mean over images of every loss, without its weight."""
         padded = self.pad(images)
-        warp = random_warp(padded, self.strength)
+        warp = random_warp(padded, self.warps)
         maps = self.detect(torch.cat([padded, warp.images(padded)]))
-        landmarks, std = moments(maps[:, :-1], self.extent)
+        landmarks, std = formulas.moments(maps[:, :-1], self.extent)
         found, warped = landmarks.chunk(2)
         half = self.extent / 2
         returned = warp.points(warped / half) * half
         image = self.reconstruct(padded, maps[: len(images)], found)
         return {
             "reconstruction": 0.5 * (image - images).square().sum((1, 2, 3)).mean(),
-            "concentration": concentration(std).sum(1).mean(),
-            "separation": separation(landmarks, self.objective.separation_width).mean(),
-            "equivariance": equivariance(found, returned).mean(),
+            "concentration": formulas.concentration(std).sum(1).mean(),
+            "separation": formulas.separation(landmarks, self.objective.separation_width).mean(),
+            "equivariance": formulas.equivariance(found, returned).mean(),
         }
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Step all networks on the weighted sum of the losses; return it and them."""
-        phase = self.phases.at(self.done)
+        phase = self.phases.at(self.done, self.steps)
         losses = self.losses(batch.images)
-        weights = {**vars(self.objective), "reconstruction": self.objective.reconstruction[phase]}
+        weights = {**vars(self.objective), "reconstruction": self.phases.reconstruction[phase]}
         loss = sum(weights[name] * value for name, value in losses.items())
         optimizer = self.optimizers["all"]
         optimizer.zero_grad()
@@ -154,45 +167,27 @@ class Landmarks(nn.Module):
         """Return a box at each landmark; the smaller a heatmap's area, the higher its score."""
         padded = self.pad(images)
         maps = self.detect(padded)
-        landmarks, std = moments(maps[:, :-1], self.extent)
+        landmarks, std = formulas.moments(maps[:, :-1], self.extent)
         centers = (landmarks + 0.5) * self.task.image_size[-1] - 0.5
         boxes = torch.cat([centers, torch.full_like(centers, self.task.box_size)], dim=-1)
-        parts = boxes, -concentration(std), self.reconstruct(padded, maps, landmarks)
+        parts = boxes, -formulas.concentration(std), self.reconstruct(padded, maps, landmarks)
         return [Prediction(b, s, reconstruction=r) for b, s, r in zip(*parts, strict=True)]
 
 
 def build(
     task: TaskSpec,
     *,
-    padding: int,
-    stride: int,
-    detector_levels: Sequence[Sequence[int]],
-    detector_skips: int,
-    feature_levels: Sequence[Sequence[int]],
-    feature_channels: int,
-    decoder_levels: Sequence[Sequence[int]],
-    decoder_channels: int,
-    skips: int,
-    output: Output,
-    descriptors: int,
-    gaussian_std: float,
-    gaussian_levels: int,
-    concentration_weight: float,
-    separation_weight: float,
-    separation_width: float,
-    equivariance_weight: float,
-    reconstruction_weights: Sequence[float],
-    lr_factors: Sequence[float],
-    phase_starts: Sequence[float],
-    schedule_steps: int,
-    warp_points: int,
-    warp_bending: float,
-    warp_translation: float,
-    warp_rotation: float,
-    warp_scaling: float,
-    lr: float,
-    betas: tuple[float, float],
-    weight_decay: float,
+    padding: Natural = 8,
+    stride: Count = 4,
+    detector: HourglassSpec = HourglassSpec(),
+    features: HourglassSpec = HourglassSpec(levels=((16, 24), (48,)), channels=24),
+    decoder: DecoderSpec = DecoderSpec(levels=((48, 48), (64,)), channels=48),
+    output: Literal["normalized", "linear"] = "linear",
+    objective: ObjectiveSpec = ObjectiveSpec(),
+    phases: PhaseSpec = PhaseSpec(),
+    schedule_steps: Count | None = None,
+    warps: WarpSpec = WarpSpec(),
+    adam: AdamSpec = AdamSpec(lr=4e-3, betas=(0.9, 0.999), weight_decay=1e-6),
 ) -> Landmarks:
     """Return Zha18 for ``task``.
 
@@ -200,101 +195,53 @@ def build(
         task: reconstruction of square images; K is the number of landmarks.
         padding: width of the frame around the images that detector and descriptors see, px.
         stride: pixels per cell of all maps; published: 1.
-        detector_levels: channels of the detector's convolutions, level by level, finest first.
-        detector_skips: convolutions in each of the detector's skips.
-        feature_levels: channels of the convolutions of the network behind the descriptors.
-        feature_channels: size of a landmark's features, in front of and behind its descriptor.
-        decoder_levels: channels of the decoder's convolutions.
-        decoder_channels: channels of the decoder's layer before the output's.
-        skips: convolutions in each skip of the other two networks.
+        detector: the network that draws a heatmap for each landmark.
+        features: the network behind the descriptors; a landmark has as many features, in front of
+            and behind its descriptor, as this has channels.
+        decoder: the network that draws the image of landmarks and descriptors.
         output: normalized (published) where batch norm follows the last layer of detector and
-            decoder, whose few weights then set how sharp maps and images can be; or linear.
-        descriptors: size of a landmark's descriptor.
-        gaussian_std: standard deviation of the decoder's narrowest Gaussians, sides of the image.
-        gaussian_levels: how many Gaussians per landmark, each sqrt(2) wider than the one before.
-        concentration_weight: weight of the sum over landmarks of 2 pi e variance.
-        separation_weight: weight of the sum over pairs of landmarks of their nearness.
-        separation_width: standard deviation of that nearness, sides of the image.
-        equivariance_weight: weight of the squared distances under warps, half sides of the image.
-        reconstruction_weights: weight of half the squared error of an image in each phase.
-        lr_factors: factor on the learning rate in each phase.
-        phase_starts: fraction of the training at which each phase after the first starts.
-        schedule_steps: steps of the whole training, which null stands for; phases are fractions.
-        warp_points: control points of the warps' thin-plate spline, a side.
-        warp_bending: standard deviation of their displacement; 1 is half of the padded image.
-        warp_translation: largest translation on each axis; 1 is half of the padded image.
-        warp_rotation: standard deviation of the rotation, degrees.
-        warp_scaling: standard deviation of the logarithm of the scale.
-        lr: Adam's learning rate.
-        betas: Adam's decay rates.
-        weight_decay: factor of the squared weights' gradient that Adam is given.
+            decoder, whose few weights then need many steps to make maps and images sharp; or
+            linear.
+        objective: the weights of the losses on landmarks.
+        phases: when the weight of the reconstruction and the learning rate change.
+        schedule_steps: steps of the whole training, of which phases are fractions; the workflow
+            puts in those of its training for null.
+        warps: the random warps under which landmarks must be equivariant.
+        adam: the optimizer.
 
     Raises:
         ValueError: for images that are not square or that a network cannot halve often enough, and
-            for lists of phases that do not fit together.
+            without ``schedule_steps``.
     """
     (C, H, W), K = task.image_size, task.num_instances
     if H != W:
         raise ValueError(f"landmarks needs square images, got {H} x {W} px")
-    if not len(reconstruction_weights) == len(lr_factors) == len(phase_starts) + 1:
-        raise ValueError(
-            "landmarks needs a reconstruction weight and a learning-rate factor for each phase, "
-            f"one more than phase_starts has, got {len(reconstruction_weights)}, "
-            f"{len(lr_factors)} and {len(phase_starts)}"
-        )
-    padded, deepest = H + 2 * padding, max(len(detector_levels), len(feature_levels))
-    for side, levels in ((padded, deepest), (H, len(decoder_levels))):
+    if schedule_steps is None:
+        raise ValueError("landmarks needs schedule_steps, the steps of the whole training")
+    padded, deepest = H + 2 * padding, max(len(detector.levels), len(features.levels))
+    for side, levels in ((padded, deepest), (H, len(decoder.levels))):
         if side % (stride * 2 ** (levels - 1)):
             raise ValueError(
                 f"{side} px cannot be divided by stride {stride} and then halved {levels - 1} "
                 "times: change padding, stride or the number of levels"
             )
-    pixels = C * stride**2
-    detector = Hourglass(
-        pixels,
-        K + 1,
-        levels=detector_levels,
-        before_output=detector_levels[0][0],
-        skip_layers=detector_skips,
-        output=output,
-    )
-    describe = Hourglass(
-        pixels,
-        feature_channels,
-        levels=feature_levels,
-        before_output=feature_channels,
-        skip_layers=skips,
-        output="activated",
-    )
-    network = Hourglass(
-        gaussian_levels * (K + 1 + feature_channels),
-        pixels,
-        levels=decoder_levels,
-        before_output=decoder_channels,
-        skip_layers=skips,
-        output=output,
-    )
-    stds = [gaussian_std * math.sqrt(2) ** level for level in range(gaussian_levels)]
-    expand = LinearPerLandmark(K + 1, descriptors, feature_channels)
-    method = Landmarks(
-        detector,
+    pixels, size = C * stride**2, features.channels
+    find = Hourglass(pixels, K + 1, detector, output)
+    describe = Hourglass(pixels, size, features)
+    draw = Hourglass(decoder.gaussians * (K + 1 + size), pixels, decoder, output)
+    expand = LinearPerLandmark(K + 1, decoder.descriptors, size)
+    stds = [decoder.gaussian_std * math.sqrt(2) ** level for level in range(decoder.gaussians)]
+    return Landmarks(
+        find,
         describe,
-        LinearPerLandmark(K + 1, feature_channels, descriptors),
-        LandmarkDecoder(network, expand, stds, H // stride, stride),
+        LinearPerLandmark(K + 1, size, decoder.descriptors),
+        LandmarkDecoder(draw, expand, stds, H // stride, stride),
         task=task,
         padding=padding,
         stride=stride,
-        objective=Objective(
-            concentration=concentration_weight,
-            separation=separation_weight,
-            separation_width=separation_width,
-            equivariance=equivariance_weight,
-            reconstruction=reconstruction_weights,
-        ),
-        strength=WarpStrength(
-            warp_points, warp_bending, warp_translation, warp_rotation, warp_scaling
-        ),
-        phases=Phases(schedule_steps, phase_starts, lr_factors),
+        objective=objective,
+        phases=phases,
+        steps=schedule_steps,
+        warps=warps,
+        adam=adam,
     )
-    method.optimizers["all"] = adam(method.parameters(), lr, betas, weight_decay)
-    return method

@@ -23,12 +23,9 @@ from mist_bench.baselines.parts.sampled_masks import (
     subset_top_k,
     uniform_mask,
 )
-from mist_bench.baselines.soft_topk import (
-    MaskedClassifier,
-    MaskOperator,
-    RegionNetworks,
-    build_region_network,
-)
+from mist_bench.baselines.soft_topk import MaskedClassifier, MaskOperator, RegionSpec
+from mist_bench.models.specs import AdamPairSpec
+from mist_bench.spec import Natural, NonNegative, OddCount
 from mist_bench.types import TaskSpec
 
 Operator = Literal["lapsum", "sparse", "perturbed", "subset", "ats", "random", "dense"]
@@ -57,55 +54,45 @@ class MeanPool(MaskedClassifier):
 
 
 METHODS = {"random": RandomTopK, "dense": MeanPool}
+WARM = {"lapsum": lapsum_top_k, "sparse": sparse_top_k, "subset": subset_top_k}
+COLD = {"ats": attention_top_k, "random": random_top_k, "dense": uniform_mask}
 
 
 def choose_operator(operator: Operator, temperature: float, samples: int) -> MaskOperator:
     """Return the operator of that name, which maps (B, N) scores and K to a (B, N) mask.
 
     Raises:
-        ValueError: for another name, or a number that the operator would not read.
+        ValueError: for a number that the operator needs or would not read.
     """
-    warm = {"lapsum": lapsum_top_k, "sparse": sparse_top_k, "subset": subset_top_k}
-    cold = {"ats": attention_top_k, "random": random_top_k, "dense": uniform_mask}
-    if operator not in {*warm, *cold, "perturbed"}:
-        known = ", ".join([*warm, "perturbed", *cold])
-        raise ValueError(f"operator must be one of {known}; got {operator!r}")
-    if operator != "perturbed" and samples != 0:
-        raise ValueError(f"operator {operator} takes no samples: give 0, not {samples}")
-    if operator in cold and temperature != 0:
-        raise ValueError(f"operator {operator} has no temperature: give 0, not {temperature}")
+    for name, value, used in (
+        ("temperature", temperature, operator not in COLD),
+        ("samples", samples, operator == "perturbed"),
+    ):
+        if used != (value > 0):
+            wanted = f"needs {name} above 0" if used else f"has no {name}: give 0"
+            raise ValueError(f"operator {operator} {wanted}, not {value:g}")
     if operator == "perturbed":
         return partial(perturbed_top_k, sigma=temperature, samples=samples)
-    return partial(warm[operator], temperature=temperature) if operator in warm else cold[operator]
+    return COLD[operator] if operator in COLD else partial(WARM[operator], temperature=temperature)
 
 
 def build(
     task: TaskSpec,
     *,
-    networks: RegionNetworks,
-    detector_channels: int,
-    detector_blocks: int,
-    heatmap_stride: int,
-    head_channels: int,
-    operator: Operator,
-    temperature: float,
-    samples: int,
-    entropy_weight: float,
-    nms_kernel: int,
-    mirror: bool,
-    lr_detector: float,
-    lr_task: float,
-    betas: tuple[float, float],
+    network: RegionSpec = RegionSpec(head_channels=400),
+    operator: Operator = "lapsum",
+    temperature: NonNegative = 0.025,
+    samples: Natural = 0,
+    entropy_weight: NonNegative = 0,
+    nms_kernel: OddCount = 3,
+    mirror: bool = False,
+    adam: AdamPairSpec = AdamPairSpec(),
 ) -> MaskedClassifier:
     """Return the mask method named ``operator`` for ``task``.
 
     Args:
         task: classification; K is the mask's sum and the number of detections.
-        networks: compact for images, features for frozen features.
-        detector_channels: channels of the trunk.
-        detector_blocks: residual blocks of the trunk.
-        heatmap_stride: pixels per cell, 2 or 4; 1 on features.
-        head_channels: channels of the 3x3 convolution before the score and the classes.
+        network: what scores and classifies every location.
         operator: lapsum, sparse, perturbed (Cordonnier et al.), subset (relaxed subset sampling),
             ats (attention sampling), random or dense (mean over all locations).
         temperature: softness. For scores from 0 to 1: lapsum's scale, sparse's width, perturbed's
@@ -114,31 +101,17 @@ def build(
         entropy_weight: weight of the entropy of softmax(scores), which is maximized; 0 for none.
         nms_kernel: side of the non-maximum suppression's window at test, cells; 1 for none.
         mirror: whether training masks are made of scores in randomly reflected images.
-        lr_detector: Adam's learning rate for the trunk and the score.
-        lr_task: Adam's learning rate for the classes.
-        betas: Adam's decay rates.
+        adam: the optimizers of the trunk with the score, and of the classes.
 
     Raises:
-        ValueError: for another operator, or a number that it cannot take or would not read.
+        ValueError: for a number that the operator needs or would not read.
     """
-    mask = choose_operator(operator, temperature, samples)
-    network, optimizers = build_region_network(
-        task,
-        networks=networks,
-        channels=detector_channels,
-        blocks=detector_blocks,
-        stride=heatmap_stride,
-        head_channels=head_channels,
-        lr_detector=lr_detector,
-        lr_task=lr_task,
-        betas=betas,
-    )
     return METHODS.get(operator, MaskedClassifier)(
-        network,
-        mask,
-        task=task,
+        choose_operator(operator, temperature, samples),
+        task,
+        network=network,
         nms_kernel=nms_kernel,
-        entropy_weight=entropy_weight,
         mirror=mirror,
-        optimizers=optimizers,
+        adam=adam,
+        entropy_weight=entropy_weight,
     )

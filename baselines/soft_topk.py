@@ -15,6 +15,7 @@ from functools import partial
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from mist_bench.baselines.parts.masks import sinkhorn_top_k, soft_top_k
@@ -23,12 +24,30 @@ from mist_bench.models.heads import classification_loss, classified, label_histo
 from mist_bench.models.heatmap import CompactHeatmap, PreservingBlock, check_whole_cells, conv_norm
 from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.selection import to_keypoints, top_k
+from mist_bench.models.specs import AdamPairSpec, HeatmapSpec
 from mist_bench.models.tensors import widened
 from mist_bench.models.views import Mirror
+from mist_bench.spec import Count, Natural, OddCount, Positive
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
 MaskOperator = Callable[[Tensor, int], Tensor]
-RegionNetworks = Literal["compact", "features"]
+
+
+class RegionSpec(HeatmapSpec):
+    """The network of every mask method (U13: the paper gives no size)."""
+
+    networks: Literal["compact", "features"] = Field(
+        "compact", description="compact for images, features for frozen features"
+    )
+    channels: Count = Field(32, description="channels of the trunk")
+    blocks: Natural = Field(
+        0,
+        description="residual blocks of the trunk; where a location sees 36 px (2) instead of 20 "
+        "(0), scores settle beside the digits",
+    )
+    head_channels: Count = Field(
+        256, description="channels of the 3x3 convolution before the score and the classes"
+    )
 
 
 class RegionNetwork(nn.Module):
@@ -36,44 +55,21 @@ class RegionNetwork(nn.Module):
 
     Args:
         in_channels: C.
-        channels: channels of the trunk.
-        blocks: residual blocks of the trunk.
-        stride: pixels per location: 2 or 4, and 1 on features.
-        head: channels of the 3x3 convolution before the score and the classes.
         classes: number of classes.
-        networks: compact for images, features for frozen features.
-
-    Raises:
-        ValueError: for other networks, or a stride that they do not have.
+        spec: its size.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        blocks: int,
-        stride: int,
-        head: int,
-        classes: int,
-        networks: RegionNetworks = "compact",
-    ):
+    def __init__(self, in_channels: int, classes: int, spec: RegionSpec):
         super().__init__()
-        if networks == "compact":
-            trunk = CompactHeatmap(in_channels, channels, blocks, stride, outputs=1)
+        channels, head = spec.channels, spec.head_channels
+        if spec.networks == "compact":
+            trunk = CompactHeatmap(in_channels, channels, spec.blocks, spec.stride, outputs=1)
             layers = [trunk.stem, trunk.blocks]
-        elif networks == "features" and stride == 1:
-            layers = [
-                nn.BatchNorm2d(in_channels),
-                conv_norm(in_channels, channels, 1, 1),
-                nn.ReLU(),
-            ]
-            layers += [PreservingBlock(channels) for _ in range(blocks)]
         else:
-            raise ValueError(
-                "networks must be compact, or features with stride 1; "
-                f"got {networks!r} and {stride}"
-            )
-        self.stride = stride
+            stem = conv_norm(in_channels, channels, 1, 1)
+            layers = [nn.BatchNorm2d(in_channels), stem, nn.ReLU()]
+            layers += [PreservingBlock(channels) for _ in range(spec.blocks)]
+        self.stride = spec.stride
         self.trunk = nn.Sequential(*layers, conv_norm(channels, head, 3, 1))
         self.score = nn.Conv2d(head, 1, 1)
         self.logits = nn.Conv2d(head, classes, 1)
@@ -97,36 +93,39 @@ class RegionNetwork(nn.Module):
 
 
 class MaskedClassifier(nn.Module):
-    """A region network trained through a mask of its scores; see ``build``.
+    """A region network trained through a mask of its scores.
 
     Args:
-        network: what scores and classifies.
         operator: maps (B, N) scores and K to a mask (B, N) that sums to K.
         task: classification; K is the mask's sum and the number of detections.
+        network: size of the network.
         nms_kernel: side of the non-maximum suppression's window at test, cells; 1 for none.
-        entropy_weight: weight of the entropy of softmax(scores), which is maximized; 0 for none.
         mirror: whether the mask of a training step is made of scores in random reflections of the
             images, as MIST's detector sees them: scores cannot settle at one side of the objects.
-        optimizers: those of the network's parts.
+        adam: ``detector`` steps the trunk and the score, ``task`` the classes.
+        entropy_weight: weight of the entropy of softmax(scores), which is maximized; 0 for none.
     """
 
     supervision: ClassVar[Supervision] = "labels"
 
     def __init__(
         self,
-        network: RegionNetwork,
         operator: MaskOperator,
-        *,
         task: TaskSpec,
+        *,
+        network: RegionSpec,
         nms_kernel: int,
-        entropy_weight: float,
         mirror: bool,
-        optimizers: dict[str, torch.optim.Optimizer],
+        adam: AdamPairSpec,
+        entropy_weight: float = 0,
     ):
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
         self.operator, self.task, self.nms_kernel = operator, task, nms_kernel
-        self.entropy_weight, self.mirror, self.optimizers = entropy_weight, mirror, optimizers
+        self.entropy_weight, self.mirror = entropy_weight, mirror
+        parts = RegionNetwork(task.image_size[0], task.num_classes, network)
+        self.network = parts.to(memory_format=torch.channels_last)
+        scoring = nn.ModuleList([parts.trunk, parts.score])
+        self.optimizers = adam_pair(scoring, parts.logits, adam)
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """Step the network on Eq. 12 and return it, and the mask's mass on its K largest."""
@@ -185,89 +184,31 @@ def entropy(scores: Tensor) -> Tensor:
     return -(log_probs.exp() * log_probs).sum(1)
 
 
-def build_region_network(
-    task: TaskSpec,
-    *,
-    networks: RegionNetworks,
-    channels: int,
-    blocks: int,
-    stride: int,
-    head_channels: int,
-    lr_detector: float,
-    lr_task: float,
-    betas: tuple[float, float],
-) -> tuple[RegionNetwork, dict[str, torch.optim.Optimizer]]:
-    """Return the network of every mask method and its optimizers; see ``build``."""
-    network = RegionNetwork(
-        task.image_size[0], channels, blocks, stride, head_channels, task.num_classes, networks
-    )
-    detector = nn.ModuleList([network.trunk, network.score])
-    optimizers = adam_pair(detector, network.logits, lr_detector, lr_task, betas)
-    return network, optimizers
-
-
 def build(
     task: TaskSpec,
     *,
-    networks: RegionNetworks,
-    detector_channels: int,
-    detector_blocks: int,
-    heatmap_stride: int,
-    head_channels: int,
-    operator: Literal["exact", "sinkhorn"],
-    epsilon: float,
-    iterations: int,
-    nms_kernel: int,
-    mirror: bool,
-    lr_detector: float,
-    lr_task: float,
-    betas: tuple[float, float],
+    network: RegionSpec = RegionSpec(),
+    epsilon: Positive = 0.05,
+    iterations: Natural = 0,
+    nms_kernel: OddCount = 3,
+    mirror: bool = True,
+    adam: AdamPairSpec = AdamPairSpec(),
 ) -> MaskedClassifier:
     """Return Xie20 for ``task``.
 
     Args:
         task: classification; K is the mask's sum and the number of detections.
-        networks: compact for images, features for frozen features.
-        detector_channels: channels of the trunk.
-        detector_blocks: residual blocks of the trunk.
-        heatmap_stride: pixels per cell, 2 or 4; 1 on features.
-        head_channels: channels of the 3x3 convolution before the score and the classes.
-        operator: exact (closed form) or sinkhorn (the paper's iterations); both are the same mask.
+        network: what scores and classifies every location.
         epsilon: weight of the transport's entropy, for scores from 0 to 1: higher is softer.
-        iterations: Sinkhorn iterations; 0 where the operator is exact.
+        iterations: the paper's Sinkhorn iterations; 0 for their limit in closed form.
         nms_kernel: side of the non-maximum suppression's window at test, cells; 1 for none.
-        mirror: whether training masks are made of scores in randomly reflected images.
-        lr_detector: Adam's learning rate for the trunk and the score.
-        lr_task: Adam's learning rate for the classes.
-        betas: Adam's decay rates.
-
-    Raises:
-        ValueError: for another operator, or numbers that it cannot take.
+        mirror: whether training masks are made of scores in randomly reflected images, without
+            which scores settle at one side of the objects.
+        adam: the optimizers of the trunk with the score, and of the classes.
     """
-    if operator not in ("exact", "sinkhorn"):
-        raise ValueError(f"operator must be exact or sinkhorn, got {operator!r}")
-    if (operator == "exact") != (iterations == 0):
-        raise ValueError(f"the {operator} operator cannot make {iterations} iterations")
-    mask = partial(soft_top_k, epsilon=epsilon)
-    if operator == "sinkhorn":
-        mask = partial(sinkhorn_top_k, epsilon=epsilon, iterations=iterations)
-    network, optimizers = build_region_network(
-        task,
-        networks=networks,
-        channels=detector_channels,
-        blocks=detector_blocks,
-        stride=heatmap_stride,
-        head_channels=head_channels,
-        lr_detector=lr_detector,
-        lr_task=lr_task,
-        betas=betas,
-    )
+    operator = partial(soft_top_k, epsilon=epsilon)
+    if iterations:
+        operator = partial(sinkhorn_top_k, epsilon=epsilon, iterations=iterations)
     return MaskedClassifier(
-        network,
-        mask,
-        task=task,
-        nms_kernel=nms_kernel,
-        entropy_weight=0.0,
-        mirror=mirror,
-        optimizers=optimizers,
+        operator, task, network=network, nms_kernel=nms_kernel, mirror=mirror, adam=adam
     )

@@ -21,9 +21,8 @@ from mist_bench.models.heads import (
     classified,
     label_histogram,
 )
-from mist_bench.models.heatmap import Networks
 from mist_bench.models.optimizers import adam_pair
-from mist_bench.models.selection import Maximum
+from mist_bench.models.specs import AdamPairSpec, ClassifierSpec, DetectorSpec
 from mist_bench.models.views import View
 from mist_bench.types import Batch, Prediction, Supervision, TaskSpec
 
@@ -85,73 +84,27 @@ class Supervised(nn.Module):
 def build(
     task: TaskSpec,
     *,
-    networks: Networks,
-    detector_channels: int,
-    detector_blocks: int,
-    heatmap_stride: int,
-    softmax_kernel: int,
-    softmax_strength: float,
-    softmax_maximum: Maximum,
-    nms_kernel: int,
-    target_sigma: float,
-    offset_weight: float,
-    offset_kernel: int,
-    classifier_channels: int,
-    patch_size: int,
-    window: float,
-    mirror: bool,
-    lr_detector: float,
-    lr_task: float,
-    betas: tuple[float, float],
+    detector: DetectorSpec = DetectorSpec(),
+    classifier: ClassifierSpec = ClassifierSpec(),
+    mirror: bool = False,
+    adam: AdamPairSpec = AdamPairSpec(),
 ) -> Supervised:
     """Return the supervised bound for ``task``; its networks are MIST's.
 
     Args:
         task: classification; K is the number of detections at test.
-        networks: compact (this suite's, for CPUs) or official (the paper's).
-        detector_channels: channels of the heatmap network.
-        detector_blocks: residual blocks of the heatmap network.
-        heatmap_stride: pixels per heatmap cell; compact: 2 or 4, official: 1.
-        softmax_kernel: side of the local spatial softmax's window, cells; 0 for none.
-        softmax_strength: factor on the response before the local spatial softmax.
-        softmax_maximum: what that softmax subtracts: the maximum of the global map (official
-            code) or of the local window.
-        nms_kernel: side of the non-maximum suppression's window, cells.
-        target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
-        offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
-        offset_kernel: side of the square of cells around a keypoint that learn the offset to it,
-            weighed by a Gaussian of target_sigma at the keypoint; 1 for its own cell alone.
-        classifier_channels: channels of the classifier's first layer.
-        patch_size: samples per side of a patch; official: 32.
-        window: standard deviation of a Gaussian over the patch, in half sides; 0 for none.
+        detector: the heatmap network with its sharpening, selection and targets.
+        classifier: what classifies patches.
         mirror: whether the detector learns from randomly reflected images.
-        lr_detector: Adam's learning rate for the heatmap network.
-        lr_task: Adam's learning rate for the classifier.
-        betas: Adam's decay rates, both networks.
+        adam: the optimizers of both.
     """
     channels = task.image_size[0]
-    detector = build_detector(
-        channels,
-        task.box_size,
-        networks=networks,
-        channels=detector_channels,
-        blocks=detector_blocks,
-        stride=heatmap_stride,
-        softmax_kernel=softmax_kernel,
-        softmax_strength=softmax_strength,
-        softmax_maximum=softmax_maximum,
-        nms_kernel=nms_kernel,
-        target_sigma=target_sigma,
-        offset_weight=offset_weight,
-        offset_kernel=offset_kernel,
-    )
-    classifier = build_classifier(
-        channels,
-        task.num_classes,
-        networks=networks,
-        channels=classifier_channels,
-        patch_size=patch_size,
-        window=window,
-    )
-    optimizers = adam_pair(detector, classifier, lr_detector, lr_task, betas)
-    return Supervised(detector, classifier, task, mirror, optimizers)
+    found = build_detector(channels, task.box_size, detector)
+    head = build_classifier(channels, task.num_classes, classifier)
+    return Supervised(found, head, task, mirror, adam_pair(found, head, adam))
+
+
+def check(task: TaskSpec) -> None:
+    """Raise a ``ValueError`` for a task without labels."""
+    if task.kind != "classification":
+        raise ValueError(f"the supervised bound does classification only, not {task.kind}")

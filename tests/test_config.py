@@ -1,20 +1,22 @@
 """The configuration: what is refused, in which words, and what wins."""
 
-import ast
-from pathlib import Path
+import json
+import sys
+from typing import Literal, get_args, get_origin
 
 import pytest
 import yaml
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import BaseModel
 
-from mist_bench.config import files, targets
+from mist_bench.config import files, keywords
 from mist_bench.config import resolve as settings
-from mist_bench.config.docs import argument_docs, document, parse_args_section
-from mist_bench.config.keywords import source
+from mist_bench.config.docs import document
+from mist_bench.config.keywords import parameters, parse_args_section
 from mist_bench.config.resolve import ConfigError
+from mist_bench.config.targets import SETTINGS
 
-ROOT = Path(__file__).parents[1]
-SETTINGS = ROOT / "workflow" / "config"
-PRESETS = ("smoke", "cpu", "paper", "smoke_official", "paper_official")
+PRESETS = ("smoke", "cpu", "paper", "smoke_official", "paper_official", "tuning", "calibration")
 
 TOY = {
     "preset": "small",
@@ -66,6 +68,9 @@ def folder(tmp_path, monkeypatch):
     (package / "data.py").write_text("def make_split(split, size, rng, *, radius: float): ...\n")
     (package / "method.py").write_text("def build(task, *, rate: float): ...\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+    for cached in (keywords.parameters, keywords.source, keywords._bindings):
+        cached.cache_clear()
+    monkeypatch.setattr(keywords, "_spaces", {})
     (tmp_path / "presets").mkdir()
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(TOY))
     (tmp_path / "presets" / "small.yaml").write_text("training: {steps: 11}\n")
@@ -99,19 +104,22 @@ def test_equal_specs_give_equal_text(folder):
         ({"trainin": {}}, "trainin: unknown key; did you mean 'training'?"),
         ({"training": {"stepz": 1}}, "training.stepz: unknown key; did you mean 'steps'?"),
         ({"training": {"steps": "many"}}, "training.steps: .*got 'many'"),
-        ({"training": {"steps": 0}}, "training.steps: .*greater than 0"),
+        ({"training": {"steps": 0}}, "training.steps: .*greater than or equal to 1"),
         ({"seeds": []}, "seeds: "),
         ({"seeds": [-1]}, "seeds.0: "),
         ({"device": "gpu"}, "device: .*'cuda'"),
         (
             {"datasets": {"dots": {"params": {"radios": 1}}}},
-            "datasets.dots.params: 'radios' is unknown; did you mean 'radius'?",
+            "datasets.dots.params.radios: unknown key; did you mean 'radius'?",
         ),
         (
             {"methods": {"guess": {"params": {"classification": {"rat": 1}}}}},
-            "methods.guess.params.classification: 'rat' is unknown; did you mean 'rate'?",
+            "methods.guess.params.classification.rat: unknown key; did you mean 'rate'?",
         ),
-        ({"methods": {"guess": {"training": {"step": 1}}}}, "methods.guess.training: step"),
+        ({"methods": {"guess": {"training": {"step": 1}}}}, "methods.guess.training.step: unknown"),
+        ({"methods": {"guess": {"module": "os.path"}}}, "module 'os.path' does not exist"),
+        ({"methods": {"guess": {"module": ".x"}}}, "module '.x' does not exist"),
+        ({"methods": {"guess": {"module": "toy.data"}}}, "'toy.data' has no function build"),
         ({"methods": {"guess": {"module": "toy.methd"}}}, "module 'toy.methd' does not exist"),
         (
             {"experiments": {"dots_classification": {"dataset": "dot"}}},
@@ -129,7 +137,6 @@ def test_equal_specs_give_equal_text(folder):
             {"experiments": {"dots_classification": {"rivals": ["guess"]}}},
             "rivals: 'guess' is among its methods already",
         ),
-        ({"experiments": {"dots_classification": {"task": "reconstruction"}}}, "reconstruction"),
     ],
 )
 def test_mistakes_are_refused_in_one_line(change, words):
@@ -159,69 +166,194 @@ def test_broken_yaml_names_its_file(folder):
     assert "\n" not in str(error.value)
 
 
-def test_texts_of_the_command_line_become_values():
-    given = {"seeds": ["0", "1"], "training": {"steps": "20", "lr": "1e-3"}, "device": "cpu"}
-    assert files.typed(given) == {
-        "seeds": [0, 1],
-        "training": {"steps": 20, "lr": 0.001},
-        "device": "cpu",
-    }
-    assert files.typed(["true", "null", "even", "[1, 2", 3]) == [True, None, "even", "[1, 2", 3]
+def test_text_of_the_user_is_read_as_its_key_asks_for(folder):
+    words = {"seeds": ["0", "1"], "training": {"steps": "20", "final_lr": "1e-1"}, "device": "cpu"}
+    guess = {"label": "2012", "params": {"classification": {"rate": "1e-3"}}}
+    user = files.user_text(words | {"methods": {"guess": guess}})
+    config = settings.load(folder, user)
+    assert (config.seeds, config.training.steps, config.training.final_lr) == ([0, 1], 20, 0.1)
+    assert config.methods["guess"].label == "2012"
+    # wins over what the files say of the experiment, too
+    assert settings.run_spec(config, "dots_classification", "guess", 0).params == {"rate": 0.001}
+    again = settings.parse("there", settings.canonical(config))
+    assert again == config
 
 
-def every_run(preset):
-    config = settings.load(SETTINGS, {"preset": preset})
-    return [
-        settings.run_spec(config, experiment, method, config.seeds[0])
-        for experiment, setup in config.experiments.items()
-        for method in setup.methods + setup.rivals
-    ]
+@pytest.mark.parametrize("text", ["2012", "a: b", "no", "/data/set #1", "~"])
+def test_text_stays_text_where_text_is_meant(text, folder):
+    guess = files.user_text({"guess": {"label": text}})
+    assert settings.load(folder, {"methods": guess}).methods["guess"].label == text
+
+
+def leaves(model, path=()):
+    """Yield (path, field, annotation) of every leaf of nested groups of parameters."""
+    for key, field in model.model_fields.items():
+        types = (field.annotation, *get_args(field.annotation))
+        group = next((t for t in types if isinstance(t, type) and issubclass(t, BaseModel)), None)
+        if group:
+            yield from leaves(group, (*path, key))
+        else:
+            yield (*path, key), field
+
+
+def wrong_values(field):
+    """Return values that a leaf must not take: of another kind, and out of its range."""
+    plain = field.annotation
+    limits = [one for part in field.metadata for one in getattr(part, "metadata", [part])]
+    wrong = [{"a": 1}]
+    if plain is not str and str not in get_args(plain):
+        wrong += ["many", "maybe x"]
+    wrong += [one.ge - 1 for one in limits if isinstance(one, Ge)]
+    wrong += [one.gt for one in limits if isinstance(one, Gt)]
+    wrong += [one.le + 1 for one in limits if isinstance(one, Le)]
+    wrong += [one.lt for one in limits if isinstance(one, Lt)]
+    if get_origin(plain) in (list, tuple):
+        wrong += [["many"], 3]
+        if ... not in get_args(plain) and get_origin(plain) is tuple:
+            wrong += [[]]
+        elif any(isinstance(one, MinLen) for one in limits):
+            wrong += [[]]
+    elif get_origin(plain) is Literal:
+        wrong += [[plain], 77]
+    elif plain is bool:
+        wrong += ["no", 1]
+    elif plain in (int, float):
+        wrong += [True, "3x", float("nan")]
+    return wrong
+
+
+def nested(path, value):
+    return nested(path[:-1], {path[-1]: value}) if path else value
+
+
+def modules(config):
+    """Yield (place in the configuration, module, function) of all that has parameters."""
+    for section, function in (("datasets", "make_split"), ("backbones", "build")):
+        for name, entry in getattr(config, section).items():
+            yield (section, name, "params"), entry.module, function, None
+    for name, entry in config.methods.items():
+        experiments = [s for s in config.experiments.values() if name in s.methods + s.rivals]
+        for kind in sorted({setup.task for setup in experiments}):
+            yield ("methods", name, "params", kind), entry.module, "build", kind
+
+
+def test_every_leaf_refuses_another_kind_a_value_out_of_range_and_a_misspelt_key():
+    config = settings.load(SETTINGS, {"preset": "smoke"})
+    checked, count = set(), 0
+    for place, module, function, kind in modules(config):
+        if (module, kind) in checked:
+            continue
+        checked.add((module, kind))
+        given = config.model_dump(mode="json")
+        for key in place:
+            given = given.get(key, {})
+        for path, field in leaves(parameters(module, function, kind)):
+            for value in wrong_values(field):
+                refused(place, module, function, kind, given, path, value)
+                count += 1
+            refused(place, module, function, kind, given, (*path[:-1], path[-1] + "x"), 1)
+    assert len(checked) > 12
+    assert count > 500
+
+
+def refused(place, module, function, kind, given, path, value):
+    change = settings.merge(given, nested(path, value))
+    with pytest.raises(ConfigError) as error:
+        settings.resolved(".".join(place), module, function, kind, change)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(".".join(place)), (path, value)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_gives_every_required_keyword(preset):
-    """A keyword without default that no YAML sets would fail hours later, in a job."""
-    for spec in every_run(preset):
-        missing = required(spec.module, "build") - set(spec.params)
-        assert not missing, (spec.experiment, spec.method)
+def test_every_preset_is_whole_without_torch_and_the_same_after_a_round_trip(preset):
     config = settings.load(SETTINGS, {"preset": preset})
-    for name, dataset in config.datasets.items():
-        assert not required(dataset.module, "make_split") - set(dataset.params), name
+    assert config.preset == preset
+    assert settings.validate(json.loads(settings.canonical(config))) == config
+    for experiment, setup in config.experiments.items():
+        for method in setup.methods + setup.rivals:
+            assert settings.run_spec(config, experiment, method, 0).params
 
 
-def required(module, function):
-    """Return the keyword-only arguments without a default."""
-    body = ast.parse(source(module).read_text()).body
-    args = next(n for n in body if isinstance(n, ast.FunctionDef) and n.name == function).args
-    pairs = zip(args.kwonlyargs, args.kw_defaults, strict=True)
-    return {argument.arg for argument, default in pairs if default is None}
+NEW = {"module": "toy.mine", "label": "Mine", "experiments": ["dots_classification"]}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_no_number_is_a_text(preset):
-    """YAML 1.1 reads 1e-3 as a text; 1.0e-3 is the number."""
-    config = settings.load(SETTINGS, {"preset": preset}).model_dump(mode="json")
-
-    def texts(value, path):
-        if isinstance(value, dict):
-            return [found for key, item in value.items() for found in texts(item, [*path, key])]
-        if isinstance(value, list):
-            return [found for item in value for found in texts(item, path)]
-        return [(".".join(path), value)] if isinstance(value, str) else []
-
-    wrong = [entry for entry in texts(config, []) if not isinstance(files.typed(entry[1]), str)]
-    assert not wrong
+def test_a_keyword_without_a_default_is_asked_for(folder):
+    guess = {"params": {}, "experiments": {}}
+    with pytest.raises(ConfigError, match=r"classification\.rate: this key is required by toy\.m"):
+        settings.validate(
+            settings.merge(TOY, {"methods": None})
+            | {"methods": {"guess": TOY["methods"]["guess"] | guess}}
+        )
 
 
-def test_a_preset_is_named_after_its_file():
-    paths = {settings.load(SETTINGS, {"preset": preset}).preset for preset in PRESETS}
-    assert paths == set(PRESETS)
+def test_a_method_is_one_file_and_one_entry(folder):
+    text = "import nowhere\n\n\ndef build(task: nowhere.Task, *, depth: int = 3): ...\n"
+    (folder / "toy" / "mine.py").write_text(text)
+    config = settings.load(folder, {"methods": {"mine": NEW}})
+    assert config.experiments["dots_classification"].methods == ["guess", "mine"]
+    assert settings.run_spec(config, "dots_classification", "mine", 0).params == {"depth": 3}
+    only = {"dots_classification": {"methods": ["guess"]}}
+    config = settings.load(folder, {"methods": {"mine": NEW}, "experiments": only})
+    assert config.experiments["dots_classification"].methods == ["guess", "mine"]
 
 
-def test_the_documentation_is_up_to_date():
-    """Write it anew with ``mist-bench config-docs > workflow/config/README.md``."""
-    written = (SETTINGS / "README.md").read_text(encoding="utf-8")
-    assert written == document(settings.load(SETTINGS))
+def test_a_preset_without_a_budget_for_a_method_says_so(folder):
+    (folder / "toy" / "mine.py").write_text("def build(task, *, depth: int = 3): ...\n")
+    (folder / "presets" / "large.yaml").write_text("needs_params: true\n")
+    config = settings.load(folder, {"preset": "large", "methods": {"mine": NEW}})
+    setup = config.experiments["dots_classification"]
+    assert (setup.methods, list(setup.omitted)) == (["guess"], ["mine"])
+    with pytest.raises(ConfigError, match="preset large has no budget for mine"):
+        settings.run_spec(config, "dots_classification", "mine", 0)
+    budget = {"mine": NEW | {"training": {"steps": 3}}}
+    config = settings.load(folder, {"preset": "large", "methods": budget})
+    assert config.experiments["dots_classification"].methods == ["guess", "mine"]
+
+
+def test_a_variant_says_only_what_differs(folder):
+    own = {"extends": "guess", "experiments": ["dots_classification"]}
+    config = settings.load(folder, {"methods": {"bold": own}})
+    spec = settings.run_spec(config, "dots_classification", "bold", 0)
+    assert (spec.module, spec.params, spec.training.steps) == ("toy.method", {"rate": 0.25}, 20)
+    assert config.methods["bold"].label == "bold"
+    # its own value wins over what the other has for one experiment; the user's for it over both
+    own |= {"params": {"classification": {"rate": 2}}, "training": {"steps": 3}}
+    spec = settings.run_spec(
+        settings.load(folder, {"methods": {"bold": own}}), "dots_classification", "bold", 0
+    )
+    assert (spec.params, spec.training.steps) == ({"rate": 2}, 3)
+    for wrong in ("bold", "gues"):
+        with pytest.raises(ConfigError, match=rf"methods.bold.extends: '{wrong}' is not another"):
+            settings.load(folder, {"methods": {"bold": own | {"extends": wrong}}})
+
+
+def test_a_type_that_cannot_be_read_is_named(folder):
+    (folder / "toy" / "method.py").write_text("def build(task, *, rate: Flot): ...\n")
+    with pytest.raises(ConfigError, match=r"toy.method.*build cannot be read: NameError.*Flot"):
+        settings.load(folder)
+
+
+def test_no_module_of_a_method_or_dataset_is_imported(folder):
+    """The workflow reads them at every start; torch takes seconds."""
+    settings.load(folder)
+    assert "toy" not in sys.modules
+
+
+def test_the_keys_are_described(folder):
+    config = settings.load(SETTINGS, {"preset": "smoke"})
+    text = document(config)
+    for words in (
+        "`training`",
+        "`detector.channels` | integer >= 1 | `32`",
+        "`radius`",
+        "`official`",
+    ):
+        assert words in text
+    alone = document(config, "grid")
+    assert "`autoencoder.width`" in alone
+    assert "`steps`" not in alone
+    with pytest.raises(ConfigError, match="'gridd' is unknown; did you mean 'grid'"):
+        document(config, "gridd")
 
 
 def test_args_of_a_docstring_are_joined_over_lines():
@@ -231,36 +363,12 @@ def test_args_of_a_docstring_are_joined_over_lines():
     assert parse_args_section("Return it.") == {}
 
 
-@pytest.mark.usefixtures("folder")
-def test_a_keyword_without_explanation_is_refused():
-    with pytest.raises(ValueError, match=r"toy\.method\.build: no word on rate"):
-        argument_docs("toy.method", "build")
-
-
-def test_a_hyper_parameter_that_a_method_still_needs_is_named():
-    config = settings.load(targets.SETTINGS, {"preset": "smoke"})
-    raw = config.model_dump(mode="json")
-    del raw["methods"]["mist"]["params"]["classification"]["mirror"]
-    with pytest.raises(ConfigError, match=r"'mirror' is required by mist_bench\.mist\.build"):
-        settings.validate(raw)
-
-
 def test_no_smoke_run_is_long():
     """The preset extends cpu, whose overrides for one experiment reach it too."""
-    config = settings.load(targets.SETTINGS, {"preset": "smoke"})
+    config = settings.load(SETTINGS, {"preset": "smoke"})
     for name, setup in config.experiments.items():
         for method in setup.methods + setup.rivals:
             assert settings.run_spec(config, name, method, 0).training.steps <= 30, (name, method)
-
-
-def test_four_minutes_are_a_quarter_of_the_steps_wherever_digits_are_classified():
-    """The preset extends cpu, whose overrides for one experiment reach it too."""
-    config = settings.load(targets.SETTINGS, {"preset": "cpu_4min"})
-    for name in ("mnist_hard", "mnist_count_6_9", "mnist_count_3_9"):
-        setup = config.experiments[f"{name}_classification"]
-        for method in setup.methods + setup.rivals:
-            spec = settings.run_spec(config, f"{name}_classification", method, 0)
-            assert spec.training.steps == 1600, (name, method)
 
 
 def test_a_schedule_of_another_length_than_the_training_is_refused():
@@ -268,24 +376,10 @@ def test_a_schedule_of_another_length_than_the_training_is_refused():
     change = {"preset": "cpu", "methods": {"landmarks": {"params": params}}}
     words = r"methods\.landmarks\..*schedule_steps is 500, .* has 5000 steps: change both$"
     with pytest.raises(ConfigError, match=words):
-        settings.load(targets.SETTINGS, change)
-
-
-def test_a_method_may_name_a_module_for_each_task_and_another_dataset_to_train_on():
-    config = settings.load(targets.SETTINGS, {"preset": "cpu"})
-    modules = {
-        task: settings.run_spec(config, f"mnist_hard_{task}", "mist", 0).module
-        for task in ("classification", "reconstruction")
-    }
-    assert modules == {
-        "classification": "mist_bench.mist",
-        "reconstruction": "mist_bench.mist_autoencoder",
-    }
-    spec = settings.run_spec(config, "mnist_hard_reconstruction", "air", 0)
-    assert (spec.dataset, spec.task.num_instances) == ("mnist_hard_0_9", 9)
+        settings.load(SETTINGS, change)
 
 
 def test_another_dataset_to_train_on_must_exist():
     own = {"mnist_hard_reconstruction": {"dataset": "mnist_hard_0_8"}}
     with pytest.raises(ConfigError, match="'mnist_hard_0_8' is unknown; did you mean"):
-        settings.load(targets.SETTINGS, {"methods": {"air": {"experiments": own}}})
+        settings.load(SETTINGS, {"methods": {"air": {"experiments": own}}})

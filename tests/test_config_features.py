@@ -34,10 +34,10 @@ def test_a_backbone_is_chosen_by_one_key():
     assert (spec.dataset, spec.seed) == ("pascal_coco", 0)
 
 
-def test_a_datasets_name_is_short_for_its_params():
-    params = load(pascal_coco={"root": "photographs"}).datasets["pascal_coco"].params
-    assert params == load().datasets["pascal_coco"].params | {"root": "photographs"}
-    with pytest.raises(ConfigError, match=r"pascal_coco.params: 'rot' is unknown; did you"):
+def test_a_datasets_name_is_short_for_its_params(tmp_path):
+    params = load(pascal_coco={"root": str(tmp_path)}).datasets["pascal_coco"].params
+    assert params == load().datasets["pascal_coco"].params | {"root": str(tmp_path)}
+    with pytest.raises(ConfigError, match=r"pascal_coco.params.rot: unknown key; did you"):
         load(pascal_coco={"rot": "photographs"})
 
 
@@ -45,7 +45,10 @@ def test_a_datasets_name_is_short_for_its_params():
     ("change", "message"),
     [
         ({"features": {"backbone": "resnet43"}}, "'resnet43' is unknown; did you mean 'resnet34'"),
-        ({"features": {"mask": [0.9, 0.1]}}, "features.mask: 0.9 is more than 0.1"),
+        (
+            {"features": {"mask": [0.9, 0.1]}},
+            "features.mask: should be a range that rises, 0.9 is above 0.1",
+        ),
         ({"background": 40}, "background: 40 is none of the 21 classes"),
         ({"image_size": [3, 224, 230]}, "230 is no multiple of the backbone's stride 16"),
     ],

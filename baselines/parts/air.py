@@ -8,19 +8,79 @@ Shapes: B images, K steps, N windows in all, C channels, H W image, p window sid
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 
-from mist_bench.models.heatmap import Networks
+from mist_bench.spec import Count, Positive, Spec
 
 State = tuple[Tensor, Tensor] | None
 DARK = -2.0  # initial bias of the decoder's output, so that windows start dark (pyro's AIR)
+
+
+class RecurrentSpec(Spec):
+    """The network that decides on each object."""
+
+    networks: Literal["compact", "official"] = Field(
+        "compact",
+        description="official, where the LSTM sees the pixels, or compact, where it sees features "
+        "of two convolutions at half the resolution",
+    )
+    difference: bool = Field(
+        True,
+        description="whether the LSTM also sees what earlier steps left of the image, and z_what "
+        "is inferred from that (difference AIR of Eslami et al. 2016); else both see the image "
+        "alone, as in the implementation that the paper used",
+    )
+    units: Count = Field(256, description="units of the LSTM, and of the compact features")
+    hidden: Count = Field(
+        64, description="units of the hidden layers from the LSTM to z_pres and z_where"
+    )
+
+
+class VaeSpec(Spec):
+    """The variational auto-encoder of windows."""
+
+    window_size: Count = Field(24, description="samples per side of a window")
+    widths: tuple[Count, ...] = Field(
+        (256,), description="units of the encoder's hidden layers; the decoder's are their reverse"
+    )
+    latents: Count = Field(50, description="size of z_what")
+
+
+class PriorSpec(Spec):
+    """What is believed of an object before the image is seen."""
+
+    scale: tuple[float, Positive] = Field(
+        (-1, 0.2236),
+        description="mean and standard deviation of the logit of a window's side, as a fraction of "
+        "the image's",
+    )
+    shift: tuple[float, Positive] = Field(
+        (0, 1),
+        description="mean and standard deviation of a window's place; tanh of it is -1 and 1 at "
+        "the image's edges",
+    )
+    odds: tuple[Positive, Positive] = Field(
+        (1e4, 1e-9),
+        description="odds of one more object, before the first step and after their decay",
+    )
+    tenfold: Positive = Field(160, description="steps in which these odds fall to a tenth")
+
+    @model_validator(mode="after")
+    def _check_odds(self) -> Self:
+        start, end = self.odds
+        if end > start:
+            raise ValueError(f"odds must not grow, got {start:g} and then {end:g}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -43,51 +103,32 @@ class RecurrentEncoder(nn.Module):
 
     Args:
         image_size: (C, H, W).
-        networks: official, where the LSTM sees the pixels, or compact, where it sees features of
-            two convolutions at half the resolution.
-        difference: whether it also sees what is not yet explained.
-        units: units of the LSTM, and of the compact features.
-        hidden: units of the hidden layer of each output.
-        odds: of one more object before training.
-        scale_prior: mean and standard deviation of the scale before training; see ``Posterior``.
-        shift_prior: the same of the shift. From wider windows, large regions are learned first.
-
-    Raises:
-        ValueError: for unknown ``networks``.
+        spec: what it sees, and its size.
+        prior: what it believes before training: from wider windows, large regions are learned
+            first.
     """
 
-    def __init__(
-        self,
-        image_size: tuple[int, int, int],
-        *,
-        networks: Networks,
-        difference: bool,
-        units: int,
-        hidden: int,
-        odds: float,
-        scale_prior: tuple[float, float],
-        shift_prior: tuple[float, float],
-    ):
+    def __init__(self, image_size: tuple[int, int, int], spec: RecurrentSpec, prior: PriorSpec):
         super().__init__()
-        self.difference = difference
+        self.difference, units = spec.difference, spec.units
         channels, *side = image_size
-        seen = (channels * (1 + difference), *side)
-        if networks == "compact":
+        seen = (channels * (1 + spec.difference), *side)
+        if spec.networks == "compact":
             self.features, width = convolutional_features(seen, units), units
-        elif networks == "official":
-            self.features, width = nn.Flatten(), math.prod(seen)
         else:
-            raise ValueError(f"networks must be compact or official, got {networks!r}")
+            self.features, width = nn.Flatten(), math.prod(seen)
         self.cell = nn.LSTMCell(width, units)
         outputs = {"presence": 1, "scale": 1, "scale_log_var": 1, "shift": 2, "shift_log_var": 2}
         self.heads = nn.ModuleDict(
             {
-                name: nn.Sequential(nn.Linear(units, hidden), nn.ReLU(), nn.Linear(hidden, size))
+                name: nn.Sequential(
+                    *(nn.Linear(units, spec.hidden), nn.ReLU(), nn.Linear(spec.hidden, size))
+                )
                 for name, size in outputs.items()
             }
         )
-        nn.init.constant_(self.heads["presence"][-1].bias, math.log(odds))
-        for name, (mean, std) in (("scale", scale_prior), ("shift", shift_prior)):
+        nn.init.constant_(self.heads["presence"][-1].bias, math.log(prior.odds[0]))
+        for name, (mean, std) in (("scale", prior.scale), ("shift", prior.shift)):
             nn.init.constant_(self.heads[name][-1].bias, mean)
             nn.init.constant_(self.heads[f"{name}_log_var"][-1].bias, 2 * math.log(std))
 
@@ -137,21 +178,15 @@ def convolutional_features(image_size: tuple[int, int, int], units: int) -> nn.S
 
 
 class WindowVae(nn.Module):
-    """q(z_what | window) and p(window | z_what): a variational auto-encoder of (N, C, p, p).
+    """q(z_what | window) and p(window | z_what) for windows of (N, C, p, p)."""
 
-    Args:
-        in_channels: C.
-        size: p.
-        widths: units of the encoder's hidden layers; the decoder has them in reverse.
-        latents: D, size of z_what.
-    """
-
-    def __init__(self, in_channels: int, size: int, widths: list[int], latents: int):
+    def __init__(self, in_channels: int, spec: VaeSpec):
         super().__init__()
+        size, latents = spec.window_size, spec.latents
         pixels = in_channels * size**2
-        self.encoder = nn.Sequential(nn.Flatten(), *dense([pixels, *widths, 2 * latents]))
+        self.encoder = nn.Sequential(nn.Flatten(), *dense([pixels, *spec.widths, 2 * latents]))
         self.decoder = nn.Sequential(
-            *dense([latents, *reversed(widths), pixels]),
+            *dense([latents, *reversed(spec.widths), pixels]),
             *(nn.Unflatten(1, (in_channels, size, size)), nn.Sigmoid()),
         )
         nn.init.constant_(self.decoder[-3].bias, DARK)
@@ -165,7 +200,7 @@ class WindowVae(nn.Module):
         return self.decoder(codes)
 
 
-def dense(widths: list[int]) -> list[nn.Module]:
+def dense(widths: Sequence[int]) -> list[nn.Module]:
     """Return linear layers between ``widths``, with a softplus between two of them."""
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):
@@ -213,25 +248,12 @@ class PriorSchedule(nn.Module):
     """Log odds of z_pres under the prior, from "always one more" to "an object must pay".
 
     Annealed by exponential decay, so that explaining is learned before explaining briefly.
-
-    Args:
-        start: odds before the first step, > 0.
-        end: odds after the decay, > 0 and at most ``start``.
-        tenfold: steps in which the odds fall to a tenth.
-
-    Raises:
-        ValueError: for odds that are not positive or grow.
     """
 
-    def __init__(self, start: float, end: float, tenfold: float):
+    def __init__(self, prior: PriorSpec):
         super().__init__()
-        if not 0 < end <= start or tenfold <= 0:
-            raise ValueError(
-                "prior odds must fall from start to end > 0 by a tenth in tenfold > 0 steps, got "
-                f"start {start:g}, end {end:g}, tenfold {tenfold:g}"
-            )
-        self.start, self.end = math.log(start), math.log(end)
-        self.rate = math.log(10) / tenfold
+        self.start, self.end = (math.log(odds) for odds in prior.odds)
+        self.rate = math.log(10) / prior.tenfold
         # in the weights: a run that is resumed goes on where it was
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 

@@ -7,13 +7,31 @@ Shapes: B images, C channels, h w map.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-Output = Literal["activated", "normalized", "linear"]
+from mist_bench.spec import Count, Natural, Spec
+
 SLOPE = 0.2  # of leaky rectifiers for negative values
+Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+class HourglassSpec(Spec):
+    """The size of an hourglass."""
+
+    levels: Annotated[tuple[Widths, ...], Field(min_length=1)] = Field(
+        ((16, 16), (32, 32)),
+        description="channels of each convolution on the way down, level by level, finest first",
+    )
+    skips: Natural = Field(1, description="convolutions in each skip")
+    channels: Count = Field(
+        16,
+        description="channels of the layer before the output's; without effect where the finest "
+        "level has one convolution",
+    )
 
 
 class Hourglass(nn.Module):
@@ -25,10 +43,7 @@ class Hourglass(nn.Module):
     Args:
         in_channels: C of the input.
         out_channels: C of the output.
-        levels: channels of each convolution on the way down, for each level, finest first.
-        before_output: channels of the layer before the output's; without effect where the finest
-            level has one convolution.
-        skip_layers: convolutions in each skip.
+        spec: its size.
         output: what follows the last convolution: batch norm and a leaky rectifier (activated),
             batch norm (normalized), or nothing but a bias (linear).
     """
@@ -37,28 +52,19 @@ class Hourglass(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        *,
-        levels: Sequence[Sequence[int]],
-        before_output: int,
-        skip_layers: int,
-        output: Output,
+        spec: HourglassSpec,
+        output: Literal["activated", "normalized", "linear"] = "activated",
     ):
         super().__init__()
-        widths, *coarser = levels
+        widths, *coarser = spec.levels
         last = widths[-1]
         self.down = chain([in_channels, *widths])
-        self.skip = chain([last] * (skip_layers + 1)) if coarser else None
+        self.skip = chain([last] * (spec.skips + 1)) if coarser else None
         self.coarser = None
         if coarser:
-            self.coarser = Hourglass(
-                last,
-                last,
-                levels=coarser,
-                before_output=coarser[0][0],
-                skip_layers=skip_layers,
-                output="activated",
-            )
-        back = [*widths[:0:-1], before_output] if len(widths) > 1 else [last]
+            inner = HourglassSpec(levels=tuple(coarser), skips=spec.skips, channels=coarser[0][0])
+            self.coarser = Hourglass(last, last, inner)
+        back = [*widths[:0:-1], spec.channels] if len(widths) > 1 else [last]
         self.up = nn.Sequential(chain(back), LAST[output](back[-1], out_channels))
 
     def forward(self, maps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Landmarks out of heatmaps and back into them, and the losses on landmarks alone (Zha18).
+"""Landmarks out of heatmaps and back into an image, and the losses on landmarks alone (Zha18).
 
 Not in the paper: the formulas of Zhang et al., CVPR 2018. Landmarks are xy in sides of the image
 from its center, so that it spans [-1/2, 1/2]; a map's ``extent`` is its side in the same unit, more
@@ -12,12 +12,26 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from mist_bench.baselines.parts.hourglass import SLOPE
+from mist_bench.baselines.parts.hourglass import SLOPE, HourglassSpec
+from mist_bench.spec import Count, Positive
 
 VARIANCE_FLOOR = 1e-8  # the square root has no slope at zero
 EMPTY = 1e-30  # sum of a map that has underflowed: its landmark is then the image's center
+
+
+class DecoderSpec(HourglassSpec):
+    """The hourglass that draws an image, and what landmarks and descriptors give it."""
+
+    descriptors: Count = Field(8, description="size of a landmark's descriptor")
+    gaussians: Count = Field(
+        3, description="Gaussians per landmark, each sqrt(2) wider than the one before"
+    )
+    gaussian_std: Positive = Field(
+        0.125, description="standard deviation of the narrowest, sides of the image"
+    )
 
 
 def cell_centers(size: int, extent: float, like: Tensor) -> Tensor:

@@ -5,10 +5,14 @@ function for optimal transport with an entropy (Xie20; Xie et al., NeurIPS 2020)
 Laplace distribution for LapSum (Struski et al., ICML 2025) and a ramp for the sparse soft top-K
 (Sander et al., ICML 2023, p = 2). All take scores from 0 to 1, to which each image's are scaled.
 
-Shapes: B images, N locations. An image's mask does not depend on the others in the batch. Inside,
-everything is float64: a float32 threshold is too coarse for small T. Scores that are not finite and
-masks that are not what they should be are refused on the CPU; on a GPU, where the host would have
-to wait for the answer, the mask of such an image is not a number.
+Every operator takes scores (B, N), finite floats, and K from 1 to N, and returns a mask (B, N) of
+their type, each image's summing to K, that is differentiable once and does not depend on the
+others in the batch. It raises a ``ValueError`` for anything else. Inside, everything is float64: a
+float32 threshold is too coarse for small T. Scores that are not finite and masks that are not what
+they should be are refused on the CPU; on a GPU, where the host would have to wait for the answer,
+the mask of such an image is not a number.
+
+Shapes: B images, N locations, K selected.
 """
 
 import math
@@ -60,55 +64,31 @@ def soft_top_k(scores: Tensor, num_instances: int, *, epsilon: float) -> Tensor:
     the family with T = epsilon / 2 (not in the papers).
 
     Args:
-        scores: (B, N), finite.
-        num_instances: K, from 1 to N.
+        scores: (B, N).
+        num_instances: K.
         epsilon: weight of the plan's entropy, for costs from 0 to 1.
-
-    Returns:
-        (B, N) in [0, 1], each image's summing to K.
-
-    Raises:
-        ValueError: for scores that are not finite floats, or K or epsilon out of range.
     """
-    check_scores(scores, num_instances)
     check_softness("epsilon", epsilon)
-    return threshold_top_k(normalize(scores), num_instances, LOGISTIC, epsilon / 2).to(scores.dtype)
+    return scaled_top_k(scores, num_instances, LOGISTIC, epsilon / 2)
 
 
 def lapsum_top_k(scores: Tensor, num_instances: int, *, temperature: float) -> Tensor:
-    """Return LapSum's mask of the K highest scores.
-
-    Args:
-        scores: (B, N), finite.
-        num_instances: K, from 1 to N.
-        temperature: scale T of the Laplace distribution, for scores from 0 to 1.
-
-    Returns:
-        (B, N) in [0, 1], each image's summing to K.
-
-    Raises:
-        ValueError: for scores that are not finite floats, or K or T out of range.
-    """
-    check_scores(scores, num_instances)
-    return threshold_top_k(normalize(scores), num_instances, LAPLACE, temperature).to(scores.dtype)
+    """Return LapSum's mask of the K highest of (B, N) scores; T is the distribution's scale."""
+    return scaled_top_k(scores, num_instances, LAPLACE, temperature)
 
 
 def sparse_top_k(scores: Tensor, num_instances: int, *, temperature: float) -> Tensor:
-    """Return the sparse mask of the K highest scores: the mask in [0, 1] nearest to scores / T.
+    """Return the sparse mask, the one in [0, 1] nearest to (B, N) scores / T."""
+    return scaled_top_k(scores, num_instances, RAMP, temperature)
 
-    Args:
-        scores: (B, N), finite.
-        num_instances: K, from 1 to N.
-        temperature: width T of the ramp from 0 to 1, for scores from 0 to 1.
 
-    Returns:
-        (B, N) in [0, 1], each image's summing to K.
-
-    Raises:
-        ValueError: for scores that are not finite floats, or K or T out of range.
-    """
+def scaled_top_k(
+    scores: Tensor, num_instances: int, distribution: Distribution, temperature: float
+) -> Tensor:
+    """Return ``threshold_top_k`` of scores that are scaled to span 0 to 1, as T is meant for."""
     check_scores(scores, num_instances)
-    return threshold_top_k(normalize(scores), num_instances, RAMP, temperature).to(scores.dtype)
+    mask = threshold_top_k(normalize(scores), num_instances, distribution, temperature)
+    return mask.to(scores.dtype)
 
 
 def threshold_top_k(
@@ -117,17 +97,10 @@ def threshold_top_k(
     """Return F((scores - tau) / T) with each image's tau such that the mask sums to K.
 
     Args:
-        scores: (B, N), finite, used as they are.
-        num_instances: K, from 1 to N; for N all of the mask is 1.
+        scores: (B, N), used as they are; so far apart for T that float64 holds no tau, refused.
+        num_instances: K; for N all of the mask is 1.
         distribution: F.
         temperature: T, in units of the scores.
-
-    Returns:
-        (B, N) in [0, 1], differentiable once by the scores.
-
-    Raises:
-        ValueError: for scores that are not finite floats, K or T out of range, or
-            scores so far apart for T that float64 holds no tau.
     """
     check_scores(scores, num_instances)
     check_softness("the temperature", temperature)
@@ -177,18 +150,14 @@ def sinkhorn_top_k(
     N = 400 and epsilon 0.01 some 200 iterations are needed, at epsilon 0.05 some 50.
 
     Args:
-        scores: (B, N), finite.
-        num_instances: K, from 1 to N.
+        scores: (B, N).
+        num_instances: K.
         epsilon: weight of the plan's entropy, for costs from 0 to 1.
-        iterations: updates of both potentials.
+        iterations: updates of both potentials; too few for the scores and epsilon are refused.
         clip: smallest divisor in the gradient; the paper says only that it is small.
 
     Returns:
-        (B, N) from 0 to at most 1.05, each image's summing to K, differentiable once by the scores.
-
-    Raises:
-        ValueError: for scores that are not finite floats, K, epsilon or iterations
-            out of range, or too few iterations for the scores and epsilon.
+        (B, N) from 0 to at most 1.05.
     """
     check_scores(scores, num_instances)
     check_softness("epsilon", epsilon)

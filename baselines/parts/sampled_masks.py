@@ -1,7 +1,8 @@
 """Top-K by sampling: masks whose gradient comes from random draws (not in the paper).
 
-Shapes: B images, N locations, K selected, n noise samples. Draws come from torch's global
-generator.
+What operators take, return and refuse is in ``masks``. Draws come from torch's global generator.
+
+Shapes: B images, N locations, K selected, n noise samples.
 """
 
 from typing import Any
@@ -22,16 +23,10 @@ def perturbed_top_k(scores: Tensor, num_instances: int, *, sigma: float, samples
     the Jacobian; here the gradient is the score function's, 1 / (n sigma) sum_j <g, Y_j> Z_j.
 
     Args:
-        scores: (B, N), finite; each image's are scaled to span 0 to 1.
-        num_instances: K, from 1 to N.
+        scores: (B, N); each image's are scaled to span 0 to 1.
+        num_instances: K.
         sigma: standard deviation of the noise, for scores from 0 to 1.
         samples: n, draws per image; the memory is n * N floats per image.
-
-    Returns:
-        (B, N) in [0, 1], each image's summing to K.
-
-    Raises:
-        ValueError: for scores that are not finite floats, or K, sigma or n out of range.
     """
     check_scores(scores, num_instances)
     x = normalize(scores)
@@ -74,16 +69,12 @@ def subset_top_k(scores: Tensor, num_instances: int, *, temperature: float) -> T
     taken again.
 
     Args:
-        scores: (B, N), finite, used as they are.
-        num_instances: K, from 1 to N.
+        scores: (B, N), used as they are; their quotient by the temperature must be finite.
+        num_instances: K.
         temperature: of each softmax.
 
     Returns:
-        (B, N) from 0 to K, each image's summing to K; of two that nearly tie, one can exceed 1.
-
-    Raises:
-        ValueError: for scores that are not finite floats, K or the temperature out
-            of range, or scores whose quotient by the temperature is not finite.
+        (B, N) from 0 to K; of two that nearly tie, one can exceed 1.
     """
     check_scores(scores, num_instances)
     check_softness("the temperature", temperature)
@@ -108,15 +99,11 @@ def attention_top_k(scores: Tensor, num_instances: int) -> Tensor:
     come from the same draws, whose product is not on average the product of their means.
 
     Args:
-        scores: (B, N), finite; logits of the attention a.
-        num_instances: K, from 1 to N.
+        scores: (B, N), logits of the attention a; too far apart for a difference, refused.
+        num_instances: K.
 
     Returns:
-        (B, N) from 0 to K, each image's summing to K; 0 where not sampled.
-
-    Raises:
-        ValueError: for scores that are not finite floats, K out of range, or
-            scores that are too far apart for a difference.
+        (B, N) from 0 to K; 0 where not sampled.
     """
     check_scores(scores, num_instances)
     x, K = widened(scores), num_instances
@@ -133,22 +120,14 @@ def attention_top_k(scores: Tensor, num_instances: int) -> Tensor:
 
 
 def random_top_k(scores: Tensor, num_instances: int) -> Tensor:
-    """Return a (B, N) mask of 1 at K random locations of each image, whatever the (B, N) scores.
-
-    Raises:
-        ValueError: for scores that are not finite floats, or K out of range.
-    """
+    """Return a (B, N) mask of 1 at K random locations of each image, whatever the (B, N) scores."""
     check_scores(scores, num_instances)
     index = torch.rand_like(widened(scores)).topk(num_instances, dim=1).indices
     return torch.zeros_like(scores).scatter(1, index, 1.0)
 
 
 def uniform_mask(scores: Tensor, num_instances: int) -> Tensor:
-    """Return the (B, N) mask K / N everywhere, whatever the (B, N) scores.
-
-    Raises:
-        ValueError: for scores that are not finite floats, or K out of range.
-    """
+    """Return the (B, N) mask K / N everywhere, whatever the (B, N) scores."""
     check_scores(scores, num_instances)
     return torch.full_like(scores, num_instances / scores.shape[1])
 

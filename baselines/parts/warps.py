@@ -9,33 +9,35 @@ Shapes: B images, C channels, H W image, n control points a side, N = n * n, P p
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from mist_bench.models.tensors import to_device
+from mist_bench.spec import NonNegative, Spec
 
 KERNEL_FLOOR = 1e-6  # keeps r^2 log r^2 differentiable at a control point
 
 
-@dataclass(frozen=True)
-class WarpStrength:
-    """How far random warps go.
+class WarpSpec(Spec):
+    """How far random warps go."""
 
-    Attributes:
-        points: n, the control points of the spline form a grid of n x n.
-        bending: standard deviation of a control point's displacement; 1 is half of the image.
-        translation: largest translation on each axis; 1 is half of the image.
-        rotation: standard deviation of the rotation, degrees.
-        scaling: standard deviation of the logarithm of the scale.
-    """
-
-    points: int
-    bending: float
-    translation: float
-    rotation: float
-    scaling: float
+    points: Annotated[int, Field(ge=2)] = Field(
+        7, description="control points of the thin-plate spline, a side"
+    )
+    bending: NonNegative = Field(
+        0.05, description="standard deviation of their displacement; 1 is half of the padded image"
+    )
+    translation: NonNegative = Field(
+        0.3, description="largest translation on each axis; 1 is half of the padded image"
+    )
+    rotation: NonNegative = Field(10, description="standard deviation of the rotation, degrees")
+    scaling: NonNegative = Field(
+        0.2231, description="standard deviation of the logarithm of the scale"
+    )
 
 
 @dataclass(frozen=True)
@@ -131,19 +133,19 @@ def spline_weights(controls: Tensor, displacements: Tensor) -> Tensor:
     return torch.linalg.solve(system, wanted).to(displacements.dtype)
 
 
-def random_warp(images: Tensor, strength: WarpStrength) -> Warp:
+def random_warp(images: Tensor, spec: WarpSpec) -> Warp:
     """Return one random warp for each of (B, C, H, W) images.
 
     Its numbers come from the CPU's generator, the same for every device.
     """
     B = len(images)
-    controls = pixel_centers(strength.points, strength.points, torch.zeros(()))
-    displacements = strength.bending * torch.randn(B, len(controls), 2)
-    angle = math.radians(strength.rotation) * torch.randn(B)
-    scale = (strength.scaling * torch.randn(B)).exp()
-    shift = strength.translation * (2 * torch.rand(B, 2) - 1)
+    controls = pixel_centers(spec.points, spec.points, torch.zeros(()))
+    displacements = spec.bending * torch.randn(B, len(controls), 2)
+    angle = math.radians(spec.rotation) * torch.randn(B)
+    scale = (spec.scaling * torch.randn(B)).exp()
+    shift = spec.translation * (2 * torch.rand(B, 2) - 1)
     cos, sin = scale * angle.cos(), scale * angle.sin()
     rows = [torch.stack([cos, -sin, shift[:, 0]], -1), torch.stack([sin, cos, shift[:, 1]], -1)]
     parts = torch.stack(rows, dim=1), spline_weights(controls, displacements)
     affine, weights = (to_device(part, images.device) for part in parts)
-    return Warp(affine, strength.points, weights)
+    return Warp(affine, spec.points, weights)

@@ -3,47 +3,57 @@
 Shapes: B images, K keypoints, L instances, C channels or classes, H W image, h w heatmap.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from mist_bench.models.autoencoder import BoxAutoencoder, build_autoencoder
 from mist_bench.models.detector import Detector, build_detector
 from mist_bench.models.heads import BoxClassifier, build_classifier
-from mist_bench.models.heatmap import Networks
 from mist_bench.models.keypoint_step import KeypointStep
-from mist_bench.models.multiscale import MultiscaleDetector, at_scales
+from mist_bench.models.multiscale import MultiscaleDetector, Scales, at_scales
 from mist_bench.models.optimizers import adam_pair
 from mist_bench.models.paper import with_image_statistics
-from mist_bench.models.selection import Maximum
+from mist_bench.models.specs import (
+    AdamPairSpec,
+    AutoencoderSpec,
+    ClassifierSpec,
+    DetectorSpec,
+    KeypointSpec,
+    OfficialSpec,
+)
 from mist_bench.models.views import View
+from mist_bench.spec import Natural, NonNegative, Only, Positive
 from mist_bench.types import Batch, Prediction, TaskSpec
 
-if TYPE_CHECKING:
-    from mist_bench.models.autoencoder import BoxAutoencoder
-
-Order = Literal["x_tau_eta", "tau_x_eta", "joint"]
 Marks = Callable[[Tensor, Tensor], Tensor]
 
 
 class Mist(nn.Module):
-    """MIST for any task a head can do; see ``build`` for the arguments.
+    """MIST for any task a head can do; see ``build``.
 
-    ``head`` is T_tau with its loss: classification here, reconstruction in ``mist_autoencoder``.
-    ``marks`` maps images and boxes (B, K, 4) to the heights (B, K) of their marks in G, else 1.
+    Args:
+        detector: H_eta, E_K and G.
+        head: T_tau with its loss: a classifier or an auto-encoder of patches.
+        task: K is the number of patches.
+        keypoints: how {x_k} move.
+        sample_weight, mirror, shift: as in ``build``.
+        optimizers: ``detector`` steps eta, ``task`` steps tau.
+        marks: maps images and boxes (B, K, 4) to the heights (B, K) of their marks in G; 1 without.
+        weigh_offsets: whether sample_weight holds for the offsets' loss, too.
     """
 
     def __init__(
         self,
         detector: Detector | MultiscaleDetector,
-        head: "BoxClassifier | BoxAutoencoder",
+        head: BoxClassifier | BoxAutoencoder,
         *,
         task: TaskSpec,
         keypoints: KeypointStep,
-        order: Order,
         sample_weight: float,
         mirror: bool,
         shift: int,
@@ -52,16 +62,9 @@ class Mist(nn.Module):
         weigh_offsets: bool = True,
     ):
         super().__init__()
-        if order not in ("x_tau_eta", "tau_x_eta", "joint"):
-            raise ValueError(f"order must be x_tau_eta, tau_x_eta or joint, got {order!r}")
-        if order == "joint" and keypoints.steps != 1:
-            raise ValueError(f"the joint order makes 1 keypoint step, got {keypoints.steps}")
-        if shift < 0:
-            raise ValueError(f"shift must be 0 px or more, got {shift}")
         self.detector, self.head, self.supervision = detector, head, head.supervision
-        self.task, self.keypoints, self.order = task, keypoints, order
+        self.task, self.keypoints, self.optimizers = task, keypoints, optimizers
         self.sample_weight, self.mirror, self.shift = sample_weight, mirror, shift
-        self.optimizers = optimizers
         self.marks, self.weigh_offsets = marks, weigh_offsets
 
     def train_step(self, batch: Batch) -> dict[str, Tensor]:
@@ -79,10 +82,10 @@ class Mist(nn.Module):
             start = view.boxes(self.detector.extract(heatmap, offsets, K)[0])  # a way back, too
 
         # tau and {x_k} <- step on L_task + lambda ||{x_k} - E_K(H(I))||^2 (Eq. 6)
-        if self.order == "joint":
+        if self.keypoints.order == "joint":
             task_loss, grad = self.update_task(images, start, targets)
             moved = self.keypoints.move(start, start, grad, self.cooling())
-        elif self.order == "tau_x_eta":
+        elif self.keypoints.order == "tau_x_eta":
             task_loss, _ = self.update_task(images, start, targets)
             moved = self.update_keypoints(images, start, targets)
         else:
@@ -152,149 +155,111 @@ class Mist(nn.Module):
 def build(
     task: TaskSpec,
     *,
-    networks: Networks,
-    detector_channels: int,
-    detector_blocks: int,
-    heatmap_stride: int,
-    softmax_kernel: int,
-    softmax_strength: float,
-    softmax_maximum: Maximum,
-    nms_kernel: int,
-    target_sigma: float,
-    offset_weight: float,
-    offset_kernel: int,
-    scales: Sequence[float],
-    classifier_channels: int,
-    patch_size: int,
-    window: float,
-    keypoint_lr: float,
-    keypoint_clip: float | None,
-    keypoint_decay: bool,
-    keypoint_steps: int,
-    keypoint_penalty: float,
-    order: Order,
-    sample_weight: float,
-    ignore_background: bool,
-    mirror: bool,
-    shift: int,
-    lr_detector: float,
-    lr_task: float,
-    betas: tuple[float, float],
-    gray_copies: int = 1,
-    image_statistics: bool = False,
-    official_border: bool = False,
-    suppressed_zero: bool = False,
-    weigh_offsets: bool = True,
+    detector: DetectorSpec = DetectorSpec(),
+    scales: Scales = (1.0,),
+    classifier: Annotated[ClassifierSpec, Only("classification")] = ClassifierSpec(),
+    autoencoder: Annotated[AutoencoderSpec, Only("reconstruction")] = AutoencoderSpec(),
+    keypoints: KeypointSpec = KeypointSpec(),
+    sample_weight: NonNegative = 5,
+    ignore_background: Annotated[bool, Only("classification")] = False,
+    full_contribution: Annotated[Positive | None, Only("reconstruction")] = None,
+    mirror: bool = True,
+    shift: Natural = 2,
+    adam: AdamPairSpec = AdamPairSpec(),
+    official: Annotated[OfficialSpec | None, Only("classification")] = None,
 ) -> Mist:
     """Return MIST for ``task``.
 
     Args:
-        task: classification; K is the number of patches in training and at test.
-        networks: compact (this suite's, for CPUs) or official (the paper's) for images; features or
-            official_features for frozen features.
-        detector_channels: channels of the heatmap network.
-        detector_blocks: residual blocks of the heatmap network; on features, its 3x3 convolutions.
-        heatmap_stride: pixels per heatmap cell; compact: 2 or 4, others: 1.
-        softmax_kernel: side of the local spatial softmax's window, cells; 0 for none.
-        softmax_strength: factor on the response before the local spatial softmax.
-        softmax_maximum: what that softmax subtracts: the maximum of the global map (official
-            code) or of the local window.
-        nms_kernel: side of the non-maximum suppression's window, cells.
-        target_sigma: standard deviation of G's Gaussians, cells; 0 for single points.
-        offset_weight: weight of the offsets' loss (Eq. 11); 0 for no offsets.
-        offset_kernel: side of the square of cells around a keypoint that learn the offset to it,
-            weighed by a Gaussian of target_sigma at the keypoint; 1 for its own cell alone.
-        scales: box sides to look for, in units of the task's, rising; [1.0] in the official code.
-        classifier_channels: channels of the classifier's first layer; later ones have 2 and 4
-            times as many (official: up to 16 times; on features, equally many).
-        patch_size: samples per side of a patch; official: 32.
-        window: standard deviation of a Gaussian over the patch, in half sides; 0 for none.
-        keypoint_lr: pixels per unit gradient of an image's loss.
-        keypoint_clip: longest keypoint step, px; null for no limit (official code).
-        keypoint_decay: whether keypoint_clip follows the schedule of the learning rates.
-        keypoint_steps: keypoint steps per batch; 1 where order is joint.
-        keypoint_penalty: lambda of Eq. 6.
-        order: x_tau_eta (official code), tau_x_eta (Algorithm 1) or joint (x and tau in one pass).
-        sample_weight: a in the weight exp(-a * task loss) of an image's heatmap loss; 0 for none.
+        task: its kind decides on the head; K is the number of patches in training and at test.
+        detector: the heatmap network with its sharpening, selection and targets.
+        scales: box sides to look for, in units of the task's, rising; encoded squares grow with
+            them; [1.0] in the code (D6).
+        classifier: what classifies patches.
+        autoencoder: what encodes and decodes patches.
+        keypoints: the step of {x_k} down the task loss.
+        sample_weight: a in the weight exp(-a * task loss) of an image's heatmap loss; 0 for none,
+            5 in the code (D5).
         ignore_background: whether keypoints count in G by how sure the classifier is that they are
             no background (not in the paper, where unused keypoints count as much as others).
-        mirror: whether the detector learns from randomly reflected images.
+        full_contribution: share of a decoded patch's energy by which it must lower the error that
+            patches with higher scores leave, for its keypoint to count fully in G; what lowers it
+            less counts in proportion (not in the paper); null where all count fully (the paper).
+        mirror: whether the detector learns from randomly reflected images (not in the paper).
         shift: longest random shift, px, of the view of an image in which the detector learns what
-            was found in the image itself; 0 to learn in the view in which keypoints are found.
-        lr_detector: Adam's learning rate for eta.
-        lr_task: Adam's learning rate for tau.
-        betas: Adam's decay rates, both networks.
-        gray_copies: equal channels that the official networks see of a gray image (official code:
-            3; deviation U21).
-        image_statistics: whether the detector's batch norm uses the statistics of each single
-            image at test, instead of averages from training (official code; deviation B1).
-        official_border: whether a sample up to a pixel before the image repeats the first pixel,
-            and one from the center of the last pixel on is 0 (official code; deviation A2).
-        suppressed_zero: whether suppressed cells have the score 0, which outranks negative maxima
-            (official code; deviation B9).
-        weigh_offsets: whether sample_weight holds for the offsets' loss too; false in the official
-            code (deviation A3).
-
-    Raises:
-        ValueError: for another order, several keypoint steps in the joint one, a negative shift, a
-            stride, patch size or scales that the networks do not have, a background that cannot be
-            ignored, or copies of channels for other networks.
+            was found in the image itself; 0 to learn in the view in which keypoints are found (the
+            paper).
+        adam: the optimizers of eta and tau.
+        official: quirks of the official code, none by default.
     """
-    if ignore_background and (task.background is None or target_sigma == 0 or len(scales) > 1):
-        raise ValueError(
-            "ignore_background needs a task with a background, target_sigma > 0 and one scale"
-        )
-    channels = task.image_size[0] * gray_copies
-    if gray_copies > 1 and (networks != "official" or task.image_size[0] > 1):
-        raise ValueError(
-            f"gray_copies: {gray_copies} needs gray images and networks official, got "
-            f"{task.image_size[0]} channels and {networks}"
-        )
-    detector = build_detector(
-        channels,
+    channels, copies = task.image_size[0], official.gray_copies if official else 1
+    found = build_detector(
+        channels * copies,
         task.box_size,
-        networks=networks,
-        channels=detector_channels,
-        blocks=detector_blocks,
-        stride=heatmap_stride,
-        softmax_kernel=softmax_kernel,
-        softmax_strength=softmax_strength,
-        softmax_maximum=softmax_maximum,
-        nms_kernel=nms_kernel,
-        target_sigma=target_sigma,
-        offset_weight=offset_weight,
-        offset_kernel=offset_kernel,
-        suppressed_zero=suppressed_zero,
-    )
-    if image_statistics:
-        with_image_statistics(detector)
-    detector = at_scales(detector, scales)
-    classifier = build_classifier(
-        channels,
-        task.num_classes,
-        networks=networks,
-        channels=classifier_channels,
-        patch_size=patch_size,
-        window=window,
-        official_border=official_border,
-    )
-    return Mist(
         detector,
-        classifier,
+        suppressed_zero=bool(official and official.suppressed_zero),
+    )
+    if official and official.image_statistics:
+        with_image_statistics(found)
+    found, marks = at_scales(found, scales), None
+    if task.kind == "classification":
+        border = bool(official and official.border)
+        head = build_classifier(
+            channels * copies, task.num_classes, classifier, official_border=border
+        )
+        if ignore_background:
+            marks = partial(head.presence, task.background)
+    else:
+        head = build_autoencoder(
+            channels,
+            autoencoder,
+            extent=autoencoder.extent,
+            box_size=task.box_size if found.sides else None,
+            whole_pixels=autoencoder.whole_pixels,
+        )
+        if full_contribution is not None:
+            marks = partial(head.marks, full_contribution)
+    return Mist(
+        found,
+        head,
         task=task,
-        keypoints=KeypointStep(
-            keypoint_lr,
-            keypoint_clip,
-            keypoint_steps,
-            keypoint_penalty,
-            keypoint_decay,
-            detector.sides,
-        ),
-        order=order,
+        keypoints=KeypointStep(keypoints, found.sides),
         sample_weight=sample_weight,
         mirror=mirror,
         shift=shift,
-        optimizers=adam_pair(detector, classifier, lr_detector, lr_task, betas),
-        marks=partial(classifier.presence, task.background) if ignore_background else None,
-        weigh_offsets=weigh_offsets,
+        optimizers=adam_pair(found, head, adam),
+        marks=marks,
+        weigh_offsets=official.weigh_offsets if official else True,
     )
+
+
+def check(
+    task: TaskSpec,
+    *,
+    detector: DetectorSpec,
+    scales: Scales,
+    autoencoder: AutoencoderSpec,
+    ignore_background: bool,
+    full_contribution: float | None,
+    official: OfficialSpec | None,
+) -> None:
+    """Raise a ``ValueError`` for keywords of ``build`` that exclude each other.
+
+    The workflow calls it before any job starts, and whoever builds from a specification.
+
+    A background that cannot be ignored, marks that a target without Gaussians or at several scales
+    cannot have, whole pixels at several scales, copies of channels for other networks or images.
+    """
+    single = list(scales) == [1.0]
+    gaussian = detector.target_sigma > 0 and single
+    if ignore_background and (task.background is None or not gaussian):
+        raise ValueError(
+            "ignore_background needs a task with a background, target_sigma > 0 and one scale"
+        )
+    if full_contribution is not None and not gaussian:
+        raise ValueError("full_contribution needs target_sigma > 0 and one scale, or be null")
+    if task.kind == "reconstruction" and autoencoder.whole_pixels and not single:
+        raise ValueError("autoencoder.whole_pixels needs one scale")
+    gray = detector.networks == "official" and task.image_size[0] == 1
+    if official and official.gray_copies > 1 and not gray:
+        raise ValueError("official.gray_copies above 1 needs gray images and networks official")

@@ -7,12 +7,16 @@ every value when it reads the configuration, before any job starts.
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from mist_bench.types import Kind
+
+T = TypeVar("T")
 
 
 class Spec(BaseModel):
@@ -37,10 +41,54 @@ def _odd(value: int) -> int:
     return value
 
 
-def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+def rising(pair: tuple[float, float]) -> tuple[float, float]:
+    """Return ``pair``.
+
+    Raises:
+        ValueError: if its first number is above its second.
+    """
     if pair[0] > pair[1]:
         raise ValueError(f"should be a range that rises, {pair[0]:g} is above {pair[1]:g}")
     return pair
+
+
+def different(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Return ``values``.
+
+    Raises:
+        ValueError: if one of them is there twice.
+    """
+    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+        raise ValueError(f"should be different values, {twice[0]!r} is listed twice")
+    return values
+
+
+def within(low: float, high: float, number: type = float) -> Any:
+    """Return the type of a range, from which is drawn uniformly, inside ``low``..``high``."""
+    bounded = Annotated[number, Field(ge=low, le=high)]
+    return Annotated[tuple[bounded, bounded], AfterValidator(rising)]
+
+
+def _expanded(path: str) -> str:
+    """Return a path whose ``~`` or ``~user`` is replaced by that home folder."""
+    if not path.strip():
+        raise ValueError("should be a path, or null for none, and is empty")
+    found = os.path.expanduser(path)
+    if found.startswith("~") and not os.path.exists(found):
+        raise ValueError(f"there is no home folder {path.partition('/')[0]}: write it out")
+    return found
+
+
+def _folder(path: str) -> str:
+    if not os.path.isdir(found := _expanded(path)):
+        raise ValueError(f"there is no folder {found}: create it, correct the path, or give null")
+    return found
+
+
+def _file(path: str) -> str:
+    if not os.path.isfile(found := _expanded(path)):
+        raise ValueError(f"there is no file {found}: put it there, correct the path, or give null")
+    return found
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -49,6 +97,18 @@ OddCount = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Betas = tuple[Decay, Decay]  # Adam's decay rates of the mean and of the square
-Range = Annotated[tuple[float, float], AfterValidator(_rising)]  # drawn from uniformly
+Range = Annotated[tuple[float, float], AfterValidator(rising)]  # drawn from uniformly
+Folder = Annotated[str, AfterValidator(_folder)]  # there; ~ is the home folder
+File = Annotated[str, AfterValidator(_file)]  # likewise
+
+
+def errors_of(model: type[BaseModel], data: Any) -> list[tuple[tuple, str, Any]]:
+    """Return where ``data`` are wrong for ``model``, the kind of error, and its words."""
+    try:
+        model.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        return [(one["loc"], one["type"], one["msg"]) for one in error.errors()]
+    return []

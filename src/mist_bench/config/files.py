@@ -1,20 +1,89 @@
 """The files of the configuration and the user's changes, merged into one mapping, not yet checked.
 
-Torch-free, because Snakemake imports it for every parse.
+A user's value wins over whatever the files say of the same setting, also where they say it of a
+single experiment. Torch-free, because Snakemake imports it for every parse.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mist_bench.config.keywords import ConfigError, hint
+from mist_bench.config.keywords import ConfigError, defaults, hint
+from mist_bench.spec import Spec, errors_of
 
 COMPAT = "official"  # what --config compat=... may say: the published code's behavior
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+class Text(str):
+    """What a user wrote, not yet known to be text, number or list: the schema decides.
+
+    Snakemake hands over ``--config training='{steps: 20}'`` as strings only.
+    """
+
+
+def user_text(value: Any) -> Any:
+    """Return ``value`` with every string in it marked as ``Text``."""
+    if isinstance(value, Mapping):
+        return {key: user_text(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [user_text(item) for item in value]
+    return Text(value) if isinstance(value, str) else value
+
+
+def decoded(data: Any, model: type[Spec], base: Mapping[str, Any] | None = None) -> Any:
+    """Return ``data`` with each ``Text`` read as YAML that ``model`` does not take as text.
+
+    ``1e-3`` is a number here, although YAML 1.1 asks for ``1.0e-3``.
+
+    Args:
+        data: values for ``model``, perhaps not all, perhaps wrong: other problems stay.
+        model: says where text is meant.
+        base: further values, which ``data`` is merged over to be looked at.
+    """
+    tried: set[tuple] = set()
+    while isinstance(data, Mapping):
+        whole = merge({**defaults(model), **(base or {})}, data)
+        found = errors_of(model, whole)
+        # of another type than text; text that is wrong in other ways stays as it is
+        places = {at for at, kind, _ in found if kind.endswith("_type") or kind == "literal_error"}
+        if not places - tried:
+            break
+        for place in places - tried:
+            data = _read_text_at(data, place)
+        tried |= places
+    return plain(data)
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` with text that is text: no ``Text`` is left."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Text) else value
+
+
+def _read_text_at(data: Any, place: tuple) -> Any:
+    """Return ``data`` with the text at ``place`` read as YAML; as it is if there is none."""
+    if isinstance(data, Text):
+        if EXPONENT.fullmatch(data):
+            return float(data)
+        try:
+            return user_text(yaml.safe_load(data))
+        except yaml.YAMLError:
+            return str(data)
+    if place and isinstance(data, Mapping) and place[0] in data:
+        return {**data, place[0]: _read_text_at(data[place[0]], place[1:])}
+    if place and isinstance(data, list) and isinstance(place[0], int) and place[0] < len(data):
+        return [_read_text_at(v, place[1:]) if i == place[0] else v for i, v in enumerate(data)]
+    return data
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,8 +95,23 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+def without(tree: Any, leaves: Any) -> Any:
+    """Return nested mappings without the leaves that ``leaves`` has, too; empty ones go as well."""
+    if not isinstance(tree, Mapping) or not isinstance(leaves, Mapping):
+        return tree
+    out = {}
+    for key, value in tree.items():
+        if key in leaves:
+            value = without(value, leaves[key]) if isinstance(leaves[key], Mapping) else None
+        if key not in leaves or (isinstance(value, Mapping) and value):
+            out[key] = value
+    return out
+
+
 def merge_files(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return config.yaml, the preset that is asked for and ``overrides``, of which later ones win.
+
+    Variants are complete (``extends``), and each experiment lists all methods that compete in it.
 
     Args:
         folder: holds config.yaml and presets/<name>.yaml.
@@ -44,9 +128,10 @@ def merge_files(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"preset: {preset!r} is unknown{hint(str(preset), known)}")
     if compat is not None:
         preset = overrides["preset"] = _compatible(str(preset), str(compat), known)
-    merged = merge(base, _read_preset(folder / "presets", preset))
-    user = _long_form(overrides, merged)
-    return merge(_yielding(merged, user), user)
+    files = _named_experiments(merge(base, _read_preset(folder / "presets", preset)))
+    user = _named_experiments(_long_form(overrides, files))
+    merged = merge(_yielding(files, user), user)
+    return _competing(_with_variants(merged), files, user)
 
 
 def _compatible(preset: str, compat: str, known: list[str]) -> str:
@@ -60,35 +145,143 @@ def _compatible(preset: str, compat: str, known: list[str]) -> str:
     raise ConfigError(f"compat: preset {preset} has no {COMPAT} kind{hint(preset, able)}")
 
 
-def _long_form(overrides: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:
+def _long_form(overrides: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``overrides`` with the key of a dataset as what it is short for: its ``params``."""
-    short = {key: value for key, value in overrides.items() if key in merged.get("datasets", {})}
+    short = {key: value for key, value in overrides.items() if key in files.get("datasets", {})}
     rest = {key: value for key, value in overrides.items() if key not in short}
     long = {"datasets": {key: {"params": own} for key, own in short.items()}} if short else {}
     return merge(long, rest)
 
 
-def _yielding(merged: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``merged`` without the settings of training that are narrower than the user's.
-
-    Else ``training={steps: 500}`` would not reach a method or an experiment with its own steps.
-    """
-    wide = _inner(user, "training").keys()
+def _named_experiments(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration in which a method's list of experiments is a mapping, too."""
     methods = {}
-    for name, entry in _inner(merged, "methods").items():
-        own = wide | _inner(user, "methods", name, "training").keys()
-        tasks = {key: _untrained(one, own) for key, one in _inner(entry, "experiments").items()}
-        methods[name] = _untrained(entry, wide)
+    for name, entry in _inner(config, "methods").items():
+        listed = entry.get("experiments") if isinstance(entry, Mapping) else None
+        if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
+            entry = {**entry, "experiments": {str(one): {} for one in listed}}
+        elif isinstance(listed, Mapping):
+            entry = {**entry, "experiments": {k: {} if v is None else v for k, v in listed.items()}}
+        methods[name] = entry
+    return {**config, "methods": methods} if methods else config
+
+
+def _yielding(files: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``files`` without the settings that are narrower than the user's.
+
+    Else ``training={steps: 500}``, or ``methods={mist: {params: ...}}``, would not reach a method
+    or an experiment for which the preset has its own value.
+    """
+    wide = _inner(user, "training")
+    methods = {}
+    for name, entry in _inner(files, "methods").items():
+        own = _inner(user, "methods", name)
+        narrow = merge(wide, _inner(own, "training"))
+        methods[name] = _part(entry, "training", wide)
+        tasks = {}
+        for key, one in _inner(entry, "experiments").items():
+            params = _inner(own, "params", *_task_of(files, user, key))
+            tasks[key] = _part(_part(one, "training", narrow), "params", params)
         if tasks:
             methods[name] = {**methods[name], "experiments": tasks}
-    return {**merged, "methods": methods} if methods else dict(merged)
+    return {**files, "methods": methods} if methods else dict(files)
 
 
-def _untrained(entry: Any, keys: Set[str]) -> Any:
-    """Return ``entry`` without these ``keys`` of its ``training``."""
-    if not _inner(entry, "training"):
-        return entry
-    return {**entry, "training": {k: v for k, v in entry["training"].items() if k not in keys}}
+def _task_of(files: Mapping[str, Any], user: Mapping[str, Any], experiment: str) -> tuple[str]:
+    setup = merge(_inner(files, "experiments", experiment), _inner(user, "experiments", experiment))
+    return (str(setup.get("task")),)
+
+
+def _part(entry: Any, key: str, leaves: Mapping[str, Any]) -> Any:
+    """Return ``entry`` without these ``leaves`` of what it has at ``key``."""
+    return {**entry, key: without(entry[key], leaves)} if _inner(entry, key) else entry
+
+
+def _with_variants(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration whose variants say all that the entries they extend say.
+
+    What a variant says itself wins, also over what the other says of single experiments.
+
+    Raises:
+        ConfigError: if an entry extends none, or itself.
+    """
+
+    def whole(section: str, name: str, inside: tuple[str, ...]) -> Any:
+        entries = _inner(config, section)
+        entry = entries[name]
+        parent = entry.get("extends") if isinstance(entry, Mapping) else None
+        if parent is None:
+            return entry
+        if parent not in entries or parent in inside:
+            others = [one for one in entries if one not in inside]
+            words = f"{parent!r} is not another of {section}{hint(str(parent), others)}"
+            raise ConfigError(f"{section}.{name}.extends: {words}")
+        base = whole(section, parent, (*inside, parent))
+        if not isinstance(base, Mapping):
+            return entry
+        rest = {k: v for k, v in base.items() if k not in ("label", "experiments")}
+        out = merge(rest, entry) | {"extends": None}
+        if section == "methods":
+            out["experiments"] = _inherited(config, name, entry, base)
+        return out
+
+    sections = {
+        section: {name: whole(section, name, (name,)) for name in _inner(config, section)}
+        for section in ("datasets", "methods")
+        if _inner(config, section)
+    }
+    for name, entry in sections.get("methods", {}).items():
+        if isinstance(entry, Mapping):
+            sections["methods"][name] = {"label": name, **entry}
+    return {**config, **sections}
+
+
+def _inherited(
+    config: Mapping[str, Any], name: str, entry: Mapping[str, Any], base: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a variant says of the experiments in which it competes, after its parent."""
+    tasks = {}
+    for key in _where(config, name, entry):
+        params = _inner(entry, "params", *_task_of(config, {}, key))
+        inherited = _part(_inner(base, "experiments", key), "params", params)
+        inherited = _part(inherited, "training", _inner(entry, "training"))
+        tasks[key] = merge(inherited, _inner(entry, "experiments", key))
+    return tasks
+
+
+def _where(config: Mapping[str, Any], method: str, entry: Any) -> list[str]:
+    """Return the experiments that a method's entry names, or that name the method."""
+    own = list(_inner(entry, "experiments"))
+    lists = {
+        k: [*_list(v, "methods"), *_list(v, "rivals")]
+        for k, v in _inner(config, "experiments").items()
+    }
+    return list(dict.fromkeys([*own, *(key for key, names in lists.items() if method in names)]))
+
+
+def _competing(
+    config: dict[str, Any], files: Mapping[str, Any], user: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a configuration whose experiments list the methods whose entries name them.
+
+    A list of an experiment's methods that the user gives is whole, but for entries of the user.
+    """
+    experiments = dict(_inner(config, "experiments"))
+    for source in (files, user):
+        for name, entry in _inner(source, "methods").items():
+            for key in _inner(entry, "experiments"):
+                setup = experiments.get(key)
+                chosen = source is files and "methods" in _inner(user, "experiments", key)
+                if not isinstance(setup, Mapping) or chosen:
+                    continue
+                if name not in [*_list(setup, "methods"), *_list(setup, "rivals")]:
+                    experiments[key] = {**setup, "methods": [*_list(setup, "methods"), name]}
+    return {**config, "experiments": experiments} if experiments else config
+
+
+def _list(tree: Any, key: str) -> list[Any]:
+    found = tree.get(key) if isinstance(tree, Mapping) else None
+    return found if isinstance(found, list) else []
 
 
 def _inner(tree: Any, *path: str) -> Mapping[str, Any]:
@@ -107,36 +300,42 @@ def _read_preset(folder: Path, name: str) -> dict[str, Any]:
         if parent == name or not (folder / f"{parent}.yaml").is_file():
             words = f"extends {parent!r}, which is not another preset"
             raise ConfigError(f"presets/{name}.yaml: {words}")
-        merged = merge(merged, _read_preset(folder, parent))
-    return merge(merged, preset)
+        over = _read_preset(folder, parent)
+        merged = merge(_yielding(merged, _budgets(over)), over)
+    return merge(_yielding(merged, _budgets(preset)), preset)
+
+
+def _budgets(preset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a preset says of training: it wins over what its parents say of single runs."""
+    methods = {k: {"training": _inner(v, "training")} for k, v in _inner(preset, "methods").items()}
+    return {"training": _inner(preset, "training"), "methods": methods}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which ``1e-3`` is a number."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789"))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
     if isinstance(data, dict):
-        return data
+        return json_like(path, data)
     raise ConfigError(f"{path}: a mapping is expected, got {type(data).__name__}")
 
 
-EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+def json_like(path: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """Return ``data`` if it can be written as JSON.
 
-
-def typed(value: Any) -> Any:
-    """Return ``value`` with its strings read as YAML, in every mapping and list.
-
-    Snakemake hands over ``--config training='{steps: 20}'`` as strings only. ``1e-3`` becomes a
-    number here, although YAML 1.1 asks for ``1.0e-3``.
+    Raises:
+        ConfigError: for what YAML knows and JSON does not, such as dates.
     """
-    if isinstance(value, Mapping):
-        return {key: typed(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [typed(item) for item in value]
-    if not isinstance(value, str):
-        return value
     try:
-        return float(value) if EXPONENT.fullmatch(value) else yaml.safe_load(value)
-    except yaml.YAMLError:
-        return value
+        json.dumps(data)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}; put it in quotes if it is text") from None
+    return data

@@ -1,50 +1,115 @@
-"""Which keywords a method or dataset takes, read from its file, and names checked against them.
+"""The keywords of a method, dataset or backbone: read from its file, and values checked by them.
 
-Torch-free: the files are parsed, never imported.
+Torch-free: a file is never imported. Of ``build`` or ``make_split`` only the signature is executed,
+with the statements that its types and defaults need; so a method, its parameters and their ranges
+are one file, and a wrong value is refused before any job starts.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import contextlib
 import difflib
+import importlib
+import inspect
+import json
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
+
+from pydantic import BaseModel, Field, create_model
+from pydantic.fields import FieldInfo
+
+from mist_bench.spec import Only, Spec
+from mist_bench.types import Kind, TaskSpec
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; its message is one line for the user."""
 
 
-def check_keywords(where: str, given: Mapping[str, Any], module: str, function: str) -> None:
-    """Raise a ``ConfigError`` for a keyword that ``module.function`` lacks or still needs."""
-    known = keywords(module, function)
-    check_names(where, given, known)
-    if missing := [name for name, needed in known.items() if needed and name not in given]:
-        raise ConfigError(f"{where}: {missing[0]!r} is required by {module}.{function}")
+def keywords_of(function: Callable, kind: Kind | None = None) -> type[Spec]:
+    """Return the keyword-only arguments of ``function`` as a model: types, defaults, meanings.
+
+    Args:
+        function: its docstring explains the keywords under ``Args:``.
+        kind: leaves out the keywords of other tasks (``Only``); ``None`` for all.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    meanings = parse_args_section(inspect.getdoc(function) or "")
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
+        hint = hints.get(name, Any)
+        only = [one.kind for one in getattr(hint, "__metadata__", ()) if isinstance(one, Only)]
+        if kind in (None, *only) or not only:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[name] = (hint, Field(default, description=meanings.get(name)))
+    return create_model(f"{function.__module__}.{function.__name__}", __base__=Spec, **fields)
 
 
 @cache
-def keywords(module: str, function: str) -> dict[str, bool]:
-    """Return the keywords of ``module.function`` and whether each is required.
-
-    The module is read, not imported: it may need torch.
+def parameters(module: str, function: str, kind: Kind | None = None) -> type[Spec]:
+    """Return ``keywords_of`` of a function in a file that is not imported.
 
     Raises:
-        ConfigError: if there is no such module or function.
+        ConfigError: if there is no such module or function, or a type cannot be read.
     """
-    path = source(module)
-    if path is None:
+    if source(module) is None:
         raise ConfigError(f"module {module!r} does not exist: is its file there?")
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            return {argument.arg: default is None for argument, default in pairs}
-    raise ConfigError(f"module {module!r} has no function {function}")
+    if not isinstance(_binding(module, function), ast.FunctionDef):
+        raise ConfigError(f"module {module!r} has no function {function}")
+    try:
+        return keywords_of(_value(module, function), kind)
+    except Exception as error:  # whatever the statements of a user's file raise
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(
+            f"module {module!r}: the keywords of {function} cannot be read: {problem}"
+        ) from None
+
+
+def check_task(module: str, task: TaskSpec, params: Mapping[str, Any]) -> None:
+    """Call ``check(task, *, ...)`` of a method's file, if it has one, with some of its keywords.
+
+    It says what types cannot: which tasks a method does, which values exclude each other.
+
+    Args:
+        module: of the method, not imported.
+        task: what ``build`` will be told.
+        params: all keywords of ``build`` for that kind of task, as JSON.
+
+    Raises:
+        ValueError: whatever ``check`` raises, in one line.
+    """
+    if not isinstance(_binding(module, "check"), ast.FunctionDef):
+        return
+    own = parameters(module, "build", task.kind).model_validate_json(json.dumps(params))
+    every = parameters(module, "build").model_fields
+    call_check(_value(module, "check"), task, {k: f.default for k, f in every.items()} | dict(own))
+
+
+def call_check(check: Callable, task: TaskSpec, keywords: Mapping[str, Any]) -> None:
+    """Call ``check`` with those of the keywords of ``build`` that it takes, too."""
+    taken = inspect.signature(check).parameters.values()
+    check(task, **{p.name: keywords[p.name] for p in taken if p.kind is p.KEYWORD_ONLY})
+
+
+def defaults(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the fields of a model that have a default, as plain values."""
+    found = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in model.model_fields.items()
+        if not field.is_required()
+    }
+    return {
+        k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in found.items()
+    }
 
 
 def check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -59,6 +124,40 @@ def hint(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known) or 'none'}"
+
+
+def fields_at(model: Any, path: tuple) -> dict[str, FieldInfo]:
+    """Return the fields of the model that ``path`` leads to, through mappings, lists and unions."""
+    for part in path:
+        model = _model_in(model)
+        if model is not None and part in model.model_fields:
+            model = model.model_fields[part].annotation
+        elif model is not None:
+            return {}
+    found = _model_in(model)
+    return found.model_fields if found else {}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the first model in a type: itself, or what a mapping, list or union holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((one for arg in get_args(annotation) if (one := _model_in(arg))), None)
+
+
+def parse_args_section(docstring: str) -> dict[str, str]:
+    """Return name -> text of the ``Args:`` section of a Google-style docstring."""
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", docstring, flags=re.MULTILINE)
+    entries: dict[str, str] = {}
+    name = ""
+    for line in inspect.cleandoc(section[1]).splitlines() if section else ():
+        start = re.match(r"(\w+):\s*(.*)", line)
+        if start:
+            name = start[1]
+            entries[name] = start[2]
+        elif name and line.strip():
+            entries[name] = f"{entries[name]} {line.strip()}"
+    return entries
 
 
 @cache
@@ -83,3 +182,97 @@ def _specs(name: str, places: Any) -> Iterator[ModuleSpec | None]:
     for finder in sys.meta_path:
         with contextlib.suppress(ImportError, ValueError):
             yield finder.find_spec(name, places, None)
+
+
+# name -> value, of each file as far as signatures needed it
+_spaces: dict[str, dict[str, Any]] = {}
+
+
+def _value(module: str, name: str) -> Any:
+    """Return the value of a name in a file, of which only what it needs is executed.
+
+    Raises:
+        NameError: if no statement at the file's top level binds it.
+    """
+    space = _spaces.setdefault(module, {"__name__": module, "__builtins__": builtins})
+    if name not in space:
+        statement = _binding(module, name)
+        if statement is None:
+            raise NameError(f"{name} is not defined at the top of the file")
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            space[name] = _imported(module, statement, name)
+        else:
+            statement = _signatures_only(statement, name)
+            for used in _names(statement) - {name}:
+                if not hasattr(builtins, used) and _binding(module, used):
+                    _value(module, used)
+            code = compile(ast.Module([statement], []), module, "exec", dont_inherit=True)
+            exec(code, space)  # a file of the suite or of its user, which runs it anyway
+    return space[name]
+
+
+def _imported(module: str, statement: ast.Import | ast.ImportFrom, name: str) -> Any:
+    """Return what an import binds to ``name``; from the user's own packages, without importing."""
+    alias = next(a for a in statement.names if (a.asname or a.name.partition(".")[0]) == name)
+    if isinstance(statement, ast.Import):
+        return importlib.import_module(alias.name if alias.asname else name)
+    parent = statement.module or ""
+    if statement.level:
+        package = module.split(".")[: -statement.level]
+        parent = ".".join([*package, *([parent] if parent else [])])
+    own = {"mist_bench", module.partition(".")[0]}
+    if parent.partition(".")[0] in own and source(parent) and _binding(parent, alias.name):
+        light = parent in ("mist_bench.spec", "mist_bench.types", "mist_bench.models.specs")
+        return (
+            getattr(importlib.import_module(parent), alias.name)
+            if light
+            else _value(parent, alias.name)
+        )
+    found = importlib.import_module(parent)
+    return getattr(found, alias.name)
+
+
+@cache
+def _bindings(module: str) -> dict[str, ast.stmt]:
+    """Return name -> the last statement at the top level of a file that binds it."""
+    path, found = source(module), {}
+    body = ast.parse(path.read_text(encoding="utf-8"), filename=path.name).body if path else []
+    for statement in body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            found |= {a.asname or a.name.partition(".")[0]: statement for a in statement.names}
+        elif isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            found[statement.name] = statement
+        elif isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            found |= {
+                t.id: statement for one in targets for t in ast.walk(one) if isinstance(t, ast.Name)
+            }
+    return found
+
+
+def _binding(module: str, name: str) -> ast.stmt | None:
+    return _bindings(module).get(name)
+
+
+def _names(statement: ast.stmt) -> set[str]:
+    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+
+
+def _signatures_only(statement: ast.stmt, name: str) -> ast.stmt:
+    """Return a statement without what a signature does not need.
+
+    Of ``build`` and ``make_split`` the keywords with types and defaults, and the docstring; of
+    other functions and of methods all but the annotations.
+    """
+    statement = ast.parse(ast.unparse(statement)).body[0]
+    for node in ast.walk(statement):
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+            for argument in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]:
+                if node.name not in ("build", "make_split") or argument not in node.args.kwonlyargs:
+                    argument.annotation = None
+    if isinstance(statement, ast.FunctionDef) and name in ("build", "make_split"):
+        text = ast.get_docstring(statement) or ""
+        statement.body = [ast.Expr(ast.Constant(text))]
+        statement.decorator_list = []
+    return ast.fix_missing_locations(statement)

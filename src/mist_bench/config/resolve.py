@@ -13,10 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
-from mist_bench.config.files import merge, merge_files
-from mist_bench.config.keywords import ConfigError, check_keywords, check_names, hint
+from mist_bench.config.files import decoded, merge, merge_files, plain
+from mist_bench.config.keywords import (
+    ConfigError,
+    check_names,
+    check_task,
+    defaults,
+    fields_at,
+    hint,
+    parameters,
+)
 from mist_bench.config.schema import (
     Config,
     Dataset,
@@ -25,13 +32,15 @@ from mist_bench.config.schema import (
     MethodEntry,
     Override,
     RunSpec,
-    Strict,
     Training,
 )
-from mist_bench.types import TaskSpec
+from mist_bench.spec import Spec
+from mist_bench.types import Kind, TaskSpec
+
+LISTS = ("methods", "rivals")  # of an experiment
 
 
-def canonical(spec: Strict) -> str:
+def canonical(spec: Spec) -> str:
     """Return ``spec`` as JSON with sorted keys: equal specs give equal strings."""
     return json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
@@ -42,12 +51,13 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     Args:
         folder: holds config.yaml and presets/<name>.yaml.
         overrides: the user's changes, nested like the YAML; they win over the preset. With
-            ``compat: official``, ``preset: paper`` is short for ``preset: paper_official``.
+            ``compat: official``, ``preset: paper`` is short for ``preset: paper_official``. What
+            is ``Text`` in them is read as the schema asks for.
 
     Raises:
         ConfigError: in one line, naming the file or key and what would be valid.
     """
-    return validate(merge_files(folder, overrides or {}))
+    return validate(_read_values(merge_files(folder, overrides or {})))
 
 
 def parse(where: str, text: str) -> Config:
@@ -59,13 +69,10 @@ def parse(where: str, text: str) -> Config:
 
 
 def validate(merged: Mapping[str, Any]) -> Config:
-    """Return ``merged`` as a ``Config``; every name and keyword in it is checked."""
-    try:
-        config = Config.model_validate(merged)
-    except ValidationError as error:
-        preset = merged.get("preset") if isinstance(merged, Mapping) else None
-        place = f" in config.yaml or presets/{preset}.yaml" if preset else ""
-        raise ConfigError(explain(error, Config, place)) from None
+    """Return ``merged`` as a ``Config``; every name, keyword and value in it is checked."""
+    preset = merged.get("preset") if isinstance(merged, Mapping) else None
+    place = f" in config.yaml or presets/{preset}.yaml" if preset else ""
+    config = _without_unbudgeted(checked("", merged, Config, place))
     _check_data(config)
     for name, experiment in config.experiments.items():
         where = f"experiments.{name}"
@@ -75,15 +82,12 @@ def validate(merged: Mapping[str, Any]) -> Config:
         if twice := set(experiment.methods) & set(experiment.rivals):
             raise ConfigError(f"{where}.rivals: {min(twice)!r} is among its methods already")
         for method in experiment.methods + experiment.rivals:
-            check_names(
-                f"{where}: methods.{method}.params",
-                [experiment.task],
-                config.methods[method].params,
-            )
             run_spec(config, name, method, config.seeds[0])
     for name, entry in config.methods.items():
         where = f"methods.{name}.experiments"
         check_names(where, entry.experiments, config.experiments)
+        for kind in entry.params:
+            method_params(config, name, kind, {})
         for experiment, own in entry.experiments.items():
             if own.extends is not None:
                 check_names(f"{where}.{experiment}.extends", [own.extends], config.experiments)
@@ -91,6 +95,97 @@ def validate(merged: Mapping[str, Any]) -> Config:
                 check_names(f"{where}.{experiment}.dataset", [own.dataset], config.datasets)
                 _check_same_test(config, f"{where}.{experiment}.dataset", own.dataset, experiment)
     return config
+
+
+def checked(where: str, data: Any, model: type[Spec], place: str = "") -> Any:
+    """Return ``data`` as an instance of ``model``.
+
+    Raises:
+        ConfigError: in one line that begins with ``where``, as ``explain``.
+    """
+    try:
+        return model.model_validate_json(json.dumps(plain(data), default=str))
+    except ValidationError as error:
+        prefix = (
+            f"{where}." if where and error.errors()[0]["loc"] else f"{where}: " if where else ""
+        )
+        raise ConfigError(f"{prefix}{explain(error, model, place)}") from None
+
+
+def _read_values(merged: dict[str, Any]) -> dict[str, Any]:
+    """Return ``merged`` without ``Text``: each one was read as what takes it asks for."""
+    config = dict(merged)
+    tasks = {k: v.get("task") for k, v in _entries(config, "experiments")}
+    for section, function in (("datasets", "make_split"), ("backbones", "build")):
+        for name, entry in _entries(config, section):
+            own = {**entry, "params": _read_params(entry, function, None, entry.get("params"))}
+            config[section] = {**config[section], name: own if "params" in entry else entry}
+    for name, entry in _entries(config, "methods"):
+        params = {
+            kind: _read_params(entry, "build", kind, own) for kind, own in _entries(entry, "params")
+        }
+        own = (
+            {**entry, "params": {**_mapping(entry, "params"), **params}} if params else dict(entry)
+        )
+        own["training"] = decoded(entry.get("training", {}), Training)
+        experiments = {}
+        for key, one in _entries(entry, "experiments"):
+            read = dict(one)
+            if "params" in one:
+                read["params"] = _read_params(
+                    entry, "build", tasks.get(key), one["params"], own.get("params")
+                )
+            if "training" in one:
+                read["training"] = decoded(one["training"], Training)
+            experiments[key] = read
+        if experiments:
+            own["experiments"] = {**_mapping(entry, "experiments"), **experiments}
+        config["methods"] = {**config["methods"], name: own}
+    return decoded(config, Config)
+
+
+def _read_params(
+    entry: Mapping[str, Any], function: str, kind: Any, params: Any, base: Any = None
+) -> Any:
+    """Return ``params`` of an entry as the keywords of its module's function ask for."""
+    try:
+        model = parameters(str(entry.get("module")), function, kind)
+    except ConfigError:  # said again where the configuration is checked
+        return params
+    return decoded(params, model, _mapping(base or {}, kind))
+
+
+def _mapping(tree: Any, key: Any) -> Mapping[str, Any]:
+    found = tree.get(key) if isinstance(tree, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _entries(tree: Any, key: str) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(k, v) for k, v in _mapping(tree, key).items() if isinstance(v, Mapping)]
+
+
+def _without_unbudgeted(config: Config) -> Config:
+    """Return the configuration without runs for which this preset has no budget, and why."""
+    if not config.needs_params:
+        return config
+    silent = {
+        name: f"preset {config.preset} has no budget for {name}: give it params or training there"
+        for name, entry in config.methods.items()
+        if not (entry.params or entry.training)
+    }
+    experiments = {}
+    for key, setup in config.experiments.items():
+        listed = setup.methods + setup.rivals
+        omitted = {m: silent[m] for m in listed if m in silent and _has_no_budget(config, m, key)}
+        update = {k: [m for m in getattr(setup, k) if m not in omitted] for k in LISTS}
+        update["omitted"] = {**setup.omitted, **omitted}
+        experiments[key] = setup.model_copy(update=update)
+    return config.model_copy(update={"experiments": experiments})
+
+
+def _has_no_budget(config: Config, method: str, experiment: str) -> bool:
+    own = config.methods[method].experiments.get(experiment, Override())
+    return not (own.params or own.training)
 
 
 def _check_same_test(config: Config, where: str, name: str, experiment: str) -> None:
@@ -110,19 +205,17 @@ def _check_same_test(config: Config, where: str, name: str, experiment: str) -> 
 def _test_split(dataset: Dataset) -> dict[str, Any]:
     """Return what the test split of a dataset depends on."""
     fixed = dataset.model_dump(exclude={"params", "sizes"}) | {"sizes": dataset.sizes.get("test")}
-    params = {k: v for k, v in dataset.params.items() if not k.startswith("train_")}
+    params = merge(defaults(parameters(dataset.module, "make_split")), dataset.params)
+    params = {k: v for k, v in params.items() if not k.startswith("train_")}
     return fixed | {f"params.{key}": value for key, value in params.items()}
 
 
 def _check_data(config: Config) -> None:
     """Raise a ``ConfigError`` for a dataset or backbone that cannot be made."""
     for name, backbone in config.backbones.items():
-        check_keywords(f"backbones.{name}.params", backbone.params, backbone.module, "build")
+        resolved(f"backbones.{name}.params", backbone.module, "build", None, backbone.params)
     for name, dataset in config.datasets.items():
-        check_keywords(f"datasets.{name}.params", dataset.params, dataset.module, "make_split")
-        root = dataset.params.get("root")  # the workflow looks for changes in that folder
-        if not isinstance(root, str | None):
-            raise ConfigError(f"datasets.{name}.params.root: one folder is expected, got {root!r}")
+        resolved(f"datasets.{name}.params", dataset.module, "make_split", None, dataset.params)
         background = dataset.background
         if background is not None and background >= dataset.num_classes:
             raise ConfigError(
@@ -130,9 +223,6 @@ def _check_data(config: Config) -> None:
                 f"{dataset.num_classes} classes"
             )
         if dataset.features:
-            least, most = dataset.features.mask or (0, 0)
-            if least > most:
-                raise ConfigError(f"datasets.{name}.features.mask: {least:g} is more than {most:g}")
             where = f"datasets.{name}.features.backbone"
             check_names(where, [dataset.features.backbone], config.backbones)
             stride = config.backbones[dataset.features.backbone].stride
@@ -143,24 +233,46 @@ def _check_data(config: Config) -> None:
                 )
 
 
+def resolved(
+    where: str, module: str, function: str, kind: Kind | None, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return all keywords of a function: ``given`` ones, and defaults for the others, as JSON.
+
+    Raises:
+        ConfigError: for a keyword that it lacks, still needs, or cannot take with that value.
+    """
+    model = parameters(module, function, kind)
+    others = parameters(module, function).model_fields.keys() - model.model_fields.keys()
+    if alien := sorted(others & given.keys()):
+        raise ConfigError(f"{where}.{alien[0]}: {kind} does not use it; remove it")
+    whole = merge(defaults(model), given)
+    return checked(where, whole, model, f" by {module}.{function}").model_dump(mode="json")
+
+
+def method_params(
+    config: Config, method: str, kind: Kind, differences: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return all keywords of a method's ``build`` for one kind of task, as JSON."""
+    entry = config.methods[method]
+    given = merge(entry.params.get(kind, {}), differences)
+    return resolved(f"methods.{method}.params.{kind}", entry.module, "build", kind, given)
+
+
 def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec:
     """Return the specification of one run.
 
     Raises:
-        ConfigError: for a keyword that the method's ``build`` does not take, or a schedule of
-            another length than the training.
+        ConfigError: for a keyword or value that the method's ``build`` does not take, a schedule
+            of another length than the training, or a preset that has no budget for the method.
     """
     entry, setup = config.methods[method], config.experiments[experiment]
+    if method in setup.omitted:
+        raise ConfigError(f"experiments.{experiment}: {setup.omitted[method]}")
     dataset = config.datasets[setup.dataset]
     own = _override(entry, experiment)
-    params = merge(entry.params[setup.task], own.params)
-    module = entry.module_for(setup.task)
-    check_keywords(f"methods.{method}.params.{setup.task}", params, module, "build")
     training = merge(merge(config.training.model_dump(), entry.training), own.training)
-    try:
-        budget = Training.model_validate(training)
-    except ValidationError as error:
-        raise ConfigError(f"methods.{method}.training: {explain(error, Training)}") from None
+    budget = checked(f"methods.{method}.training", training, Training)
+    params = method_params(config, method, setup.task, own.params)
     planned = params.get("schedule_steps", budget.steps)
     if planned is None:  # null: as long as the training
         planned = params["schedule_steps"] = budget.steps
@@ -179,12 +291,17 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
         box_size=dataset.box_size / stride,
         background=dataset.background,
     )
+    try:
+        check_task(entry.module, task, params)
+    except ValueError as error:
+        where = f"methods.{method}.params.{setup.task} on {experiment}"
+        raise ConfigError(f"{where}: {error}") from None
     return RunSpec(
         preset=config.preset,
         experiment=experiment,
         method=method,
         seed=seed,
-        module=module,
+        module=entry.module,
         dataset=own.dataset or setup.dataset,
         task=task,
         params=params,
@@ -213,8 +330,10 @@ def _override(entry: MethodEntry, experiment: str) -> Override:
 
 def dataset_spec(config: Config, name: str) -> DatasetSpec:
     """Return the specification of the dataset ``name``: features are not part of its files."""
-    dataset = config.datasets[name].model_dump(exclude={"features"})
-    return DatasetSpec(name=name, preset=config.preset, **dataset)
+    dataset = config.datasets[name]
+    params = resolved(f"datasets.{name}.params", dataset.module, "make_split", None, dataset.params)
+    fixed = dataset.model_dump(exclude={"features", "params"})
+    return DatasetSpec(name=name, preset=config.preset, params=params, **fixed)
 
 
 def input_size(config: Config, dataset: Dataset) -> tuple[tuple[int, int, int], int]:
@@ -235,11 +354,14 @@ def feature_spec(config: Config, name: str) -> FeatureSpec:
     dataset = config.datasets[name]
     if dataset.features is None:
         raise ConfigError(f"datasets.{name}: methods see its images, it has no features")
+    network = config.backbones[dataset.features.backbone]
+    where = f"backbones.{dataset.features.backbone}.params"
+    params = resolved(where, network.module, "build", None, network.params)
     return FeatureSpec(
         dataset=name,
         preset=config.preset,
         seed=dataset.seed,
-        network=config.backbones[dataset.features.backbone],
+        network=network.model_copy(update={"params": params}),
         **dataset.features.model_dump(),
     )
 
@@ -256,22 +378,14 @@ def explain(error: ValidationError, model: type[BaseModel], place: str = "") -> 
     path, text = first["loc"], first["msg"].removeprefix("Value error, ")
     where = ".".join(map(str, path)) + ": " if path else ""
     if first["type"] == "missing":
-        meaning = _fields_at(model, path[:-1])[path[-1]].description
-        return f"{where}this key is required{place}: {meaning}"
-    if first["type"] == "json_invalid":
+        field = fields_at(model, path[:-1]).get(str(path[-1]))
+        meaning = f": {field.description}" if field and field.description else ""
+        return f"{where}this key is required{place}{meaning}"
+    if first["type"] == "extra_forbidden":
+        return f"{where}unknown key{hint(str(path[-1]), fields_at(model, path[:-1]))}"
+    given = first.get("input")
+    if first["type"] == "json_invalid" or (
+        isinstance(given, dict) and first["type"] == "value_error"
+    ):
         return f"{where}{text}"
-    if first["type"] != "extra_forbidden":
-        return f"{where}{text} (got {first.get('input')!r})"
-    return f"{where}unknown key{hint(str(path[-1]), _fields_at(model, path[:-1]))}"
-
-
-def _fields_at(model: Any, path: tuple) -> dict[str, FieldInfo]:
-    """Return the fields of the model that ``path`` leads to, through dicts and lists."""
-    for part in path:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            if part not in model.model_fields:
-                return {}
-            model = model.model_fields[part].annotation
-        else:
-            model = next((a for a in reversed(getattr(model, "__args__", ()))), None)
-    return getattr(model, "model_fields", None) or {}
+    return f"{where}{text} (got {given!r})"

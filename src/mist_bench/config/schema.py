@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, Field
 
-from mist_bench.config.keywords import check_names
+from mist_bench.spec import Count, Fraction, Natural, Positive, Spec, rising
 from mist_bench.types import Kind, TaskSpec
 
 SPLITS = ("train", "val", "test")
-Fraction = Annotated[float, Field(ge=0, le=1)]
 T = TypeVar("T")
 
 
@@ -29,33 +28,28 @@ def once(values: list[T]) -> list[T]:
 
 
 Names = Annotated[list[str], AfterValidator(once)]
-Seeds = Annotated[list[Annotated[int, Field(ge=0, strict=True)]], AfterValidator(once)]
+FractionRange = Annotated[tuple[Fraction, Fraction], AfterValidator(rising)]
+Seeds = Annotated[list[Natural], AfterValidator(once)]
 
 
-class Strict(BaseModel):
-    """A model that knows all its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Training(Strict):
+class Training(Spec):
     """The budget of a run, in optimizer steps (never in minutes)."""
 
-    steps: PositiveInt = Field(description="optimizer steps")
-    batch_size: PositiveInt = Field(description="images in a step")
-    validate_every: PositiveInt = Field(description="steps between two passes over the val split")
-    checkpoint_every: PositiveInt = Field(description="steps between two resumable checkpoints")
-    log_every: PositiveInt = Field(description="steps between two rows of train.csv")
-    warmup: int = Field(0, ge=0, description="steps of linear learning-rate warm-up")
-    final_lr: float = Field(
-        1.0, ge=0, le=1, description="learning rate at the last step, as a fraction (cosine decay)"
+    steps: Count = Field(description="optimizer steps")
+    batch_size: Count = Field(description="images in a step")
+    validate_every: Count = Field(description="steps between two passes over the val split")
+    checkpoint_every: Count = Field(description="steps between two resumable checkpoints")
+    log_every: Count = Field(description="steps between two rows of train.csv")
+    warmup: Natural = Field(0, description="steps of linear learning-rate warm-up")
+    final_lr: Fraction = Field(
+        1.0, description="learning rate at the last step, as a fraction (cosine decay)"
     )
     select: Literal["last", "best", "best_f1"] = Field(
         "last",
         description="weights kept: of the last step, best on val by a box-free score, or best on "
         "val by the official code's F1, which needs boxes",
     )
-    threads: PositiveInt = Field(1, description="CPU threads of numeric code; part of the result")
+    threads: Count = Field(1, description="CPU threads of numeric code; part of the result")
     precision: Literal["float32", "tf32", "bfloat16"] = Field(
         "float32",
         description="of products and convolutions in training: tf32 on NVIDIA GPUs, bfloat16 by "
@@ -63,51 +57,55 @@ class Training(Strict):
     )
 
 
-class Backbone(Strict):
+class Backbone(Spec):
     """One pretrained network whose features stand in for images, frozen."""
 
     module: str = Field(description="module with build(**params)")
-    channels: PositiveInt = Field(description="channels of its features")
-    stride: PositiveInt = Field(description="px from one cell to the next")
+    channels: Count = Field(description="channels of its features")
+    stride: Count = Field(description="px from one cell to the next")
     origin: float = Field(description="px at which the first cell is centered, on both axes")
     params: dict[str, Any] = Field({}, description="keywords of build")
 
 
-class Features(Strict):
+class Features(Spec):
     """Frozen features of a dataset's images, computed once: what methods see instead of images."""
 
     backbone: str = Field(description="key of backbones")
-    draws: PositiveInt = Field(description="augmented versions of each training image")
+    draws: Count = Field(description="augmented versions of each training image")
     flip: Fraction = Field(description="probability of a horizontal flip, training images only")
-    mask: tuple[Fraction, Fraction] | None = Field(
+    mask: FractionRange | None = Field(
         description="range of a mask's side, fractions of the image's; null for no mask"
     )
     mask_shape: Literal["square", "rectangle"] = Field(
         "square",
         description="rectangle: height and width of a mask are drawn independently (official code)",
     )
-    limit_gib: float = Field(gt=0, description="largest size of all features on disk, GiB")
+    limit_gib: Positive = Field(description="largest size of all features on disk, GiB")
 
 
-class Dataset(Strict):
+class Dataset(Spec):
     """One dataset: the module that makes it, its size and its own seed."""
 
     module: str = Field(description="module with make_split(split, size, rng, **params)")
-    image_size: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(description="C, H, W in px")
-    num_classes: int = Field(ge=0, description="classes; 0 without labels")
-    background: int | None = Field(
-        None, ge=0, description="class of a patch without an object; null if every patch is one"
+    extends: str | None = Field(
+        None,
+        description="another dataset, of which this is a variant: what that says comes first",
     )
-    box_size: float = Field(gt=0, description="side of a detection box, px")
-    sizes: dict[Literal["train", "val", "test"], PositiveInt] = Field(
+    image_size: tuple[Count, Count, Count] = Field(description="C, H, W in px")
+    num_classes: Natural = Field(description="classes; 0 without labels")
+    background: Natural | None = Field(
+        None, description="class of a patch without an object; null if every patch is one"
+    )
+    box_size: Positive = Field(description="side of a detection box, px")
+    sizes: dict[Literal["train", "val", "test"], Count] = Field(
         description="images; the most, where they are found and not made"
     )
-    seed: int = Field(ge=0, description="seed of the dataset, independent of any run's")
+    seed: Natural = Field(0, description="seed of the dataset, independent of any run's")
     params: dict[str, Any] = Field({}, description="keywords of make_split")
     features: Features | None = Field(None, description="what methods see instead of the images")
 
 
-class Override(Strict):
+class Override(Spec):
     """What one experiment changes for one method."""
 
     extends: str | None = Field(
@@ -120,45 +118,44 @@ class Override(Strict):
     training: dict[str, Any] = Field({}, description="keys of training that differ")
 
 
-class MethodEntry(Strict):
-    """One method: its file, where it can compete, and its hyper-parameters."""
+class MethodEntry(Spec):
+    """One method: its file, where it competes, and its parameters as far as they differ."""
 
-    module: str | dict[Kind, str] = Field(
-        description="module with build(task, **params), or one for each task"
+    module: str = Field(description="module with build(task, **params)")
+    label: str = Field("", description="name in tables and figures; the key if not given")
+    extends: str | None = Field(
+        None, description="another method, of which this one is a variant: what it says comes first"
     )
-    label: str = Field(description="name in tables and figures")
     params: dict[Kind, dict[str, Any]] = Field(
-        description="keywords of build for each task the method can do: {classification: {...}}"
+        {}, description="keywords of build that differ from its defaults, by task"
     )
     training: dict[str, Any] = Field({}, description="keys of training that differ")
-    experiments: dict[str, Override] = Field({}, description="differences for one experiment")
-
-    def module_for(self, task: Kind) -> str:
-        """Return the module that builds this method for ``task``.
-
-        Raises:
-            ConfigError: if modules are named by task, and not for this one.
-        """
-        if isinstance(self.module, str):
-            return self.module
-        check_names(f"module of {self.label}", [task], self.module)
-        return self.module[task]
+    experiments: dict[str, Override] = Field(
+        {}, description="where it competes: a list of experiments, or what differs in each"
+    )
 
 
-class Experiment(Strict):
+class Experiment(Spec):
     """One experiment: a task on a dataset with K patches, for the methods listed."""
 
     task: Kind = Field(description="classification (Eq. 9) or reconstruction (Eq. 8)")
     dataset: str = Field(description="key of datasets")
-    num_instances: PositiveInt = Field(description="K, patches extracted in training")
-    num_detections: PositiveInt | None = Field(
+    num_instances: Count = Field(description="K, patches extracted in training")
+    num_detections: Count | None = Field(
         None, description="patches extracted at test; K if not given"
     )
-    methods: Names = Field(description="keys of methods that compete here")
-    rivals: Names = Field([], description="keys of methods that compete in the extended table only")
+    methods: Names = Field(
+        [], description="keys of methods that compete here, beside those whose entry names it"
+    )
+    rivals: Names = Field(
+        [], description="keys of methods that compete in table_EXPERIMENT and extended tables only"
+    )
+    omitted: dict[str, str] = Field(
+        {}, description="methods that this preset cannot run, each with the reason; not to be set"
+    )
 
 
-class Config(Strict):
+class Config(Spec):
     """The whole configuration after merging."""
 
     preset: str = Field(description="smoke, cpu, paper, ...; part of every path")
@@ -168,6 +165,11 @@ class Config(Strict):
         "corrected",
         description="what tables show first: corrected metrics, or those of the official code, "
         "which alone are then compared with the paper",
+    )
+    needs_params: bool = Field(
+        False,
+        description="whether methods without params or training of their own are not run: defaults "
+        "are made for the cpu preset",
     )
     training: Training = Field(description="budget every run shares unless it says otherwise")
     datasets: dict[str, Dataset] = Field(description="by name, as in paths")
@@ -192,7 +194,7 @@ class FeatureSpec(Features):
     network: Backbone
 
 
-class RunSpec(Strict):
+class RunSpec(Spec):
     """What a run's result depends on, beside code and data."""
 
     preset: str

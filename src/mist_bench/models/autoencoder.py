@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mist_bench.boxes import whole_pixels
-from mist_bench.models.heatmap import Networks
-from mist_bench.models.paper import PATCH_SIZE, OfficialAutoencoder
+from mist_bench.models.paper import OfficialAutoencoder
 from mist_bench.models.sampler import paste_patches, sample_patches
+from mist_bench.models.specs import EncoderSpec
 from mist_bench.models.tensors import to_device, widened
 from mist_bench.types import Batch, Prediction, Supervision
 
@@ -201,31 +201,15 @@ class BoxAutoencoder(nn.Module):
 
 def build_autoencoder(
     in_channels: int,
+    spec: EncoderSpec,
     *,
-    networks: Networks,
-    width: int,
-    latents: int,
-    patch_size: int,
     extent: float,
-    signed: bool,
     box_size: float | None = None,
     whole_pixels: bool = False,
 ) -> BoxAutoencoder:
-    """Return the auto-encoder that MIST, grid and channel-wise share.
-
-    Raises:
-        ValueError: for unknown ``networks``, a patch or code size that they cannot take, or
-            squares that cannot sit on pixels.
-    """
-    if networks == "compact":
-        network = CompactAutoencoder(in_channels, width, latents, patch_size)
-    elif networks == "official":
-        if patch_size != PATCH_SIZE or latents != 2**4 * width:
-            raise ValueError(
-                f"the official auto-encoder takes patches of {PATCH_SIZE} px and has 16 latents a "
-                f"channel, got {patch_size} px and {latents} latents for {width} channels"
-            )
-        network = OfficialAutoencoder(in_channels, width)
+    """Return the auto-encoder that MIST, grid and channel-wise share; see ``BoxAutoencoder``."""
+    if spec.networks == "compact":
+        network = CompactAutoencoder(in_channels, spec.width, spec.latents, spec.patch_size)
     else:
-        raise ValueError(f"networks must be compact or official, got {networks!r}")
-    return BoxAutoencoder(network, patch_size, extent, signed, box_size, whole_pixels)
+        network = OfficialAutoencoder(in_channels, spec.width)
+    return BoxAutoencoder(network, spec.patch_size, extent, spec.signed, box_size, whole_pixels)

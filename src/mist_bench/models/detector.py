@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mist_bench.models.heatmap import Networks, build_heatmap
+from mist_bench.models.heatmap import build_heatmap
 from mist_bench.models.selection import (
-    Maximum,
     cells_around,
     gaussian_heatmap,
     local_spatial_softmax,
@@ -18,6 +17,7 @@ from mist_bench.models.selection import (
     to_keypoints,
     top_k,
 )
+from mist_bench.models.specs import DetectorSpec
 from mist_bench.models.tensors import widened
 
 
@@ -28,22 +28,8 @@ class Detector(nn.Module):
         network: maps images to (B, 3, h, w): response, x- and y-offset in cells (Appendix A); the
             response alone, (B, 1, h, w), is enough without offsets.
         box_size: side of every box, px.
-        softmax_kernel: side of the local spatial softmax's window in cells; 0 for none.
-        softmax_strength: factor on the response before that softmax.
-        softmax_maximum: what that softmax subtracts: the maximum of the ``global`` map or of the
-            ``local`` window.
-        nms_kernel: side of the non-maximum suppression's window in cells.
-        target_sigma: standard deviation of the Gaussians of G in cells; 0 for single points.
-        offset_weight: weight of the offsets' Huber loss (Eq. 11); 0 for no offsets.
-        offset_kernel: side of the square of cells around a keypoint that learn the offset to it,
-            weighed by a Gaussian of target_sigma at the keypoint; 1 for its own cell alone.
-        corner: offsets are counted from the corner of a keypoint's cell, and so never negative
-            (official code on PASCAL+COCO); else from the center of the nearest cell.
+        spec: the sharpening, selection and targets.
         suppressed_zero: suppressed cells have the score 0 (official code; see ``top_k``).
-
-    Raises:
-        ValueError: for an offset_kernel that is not odd, or above 1 without offsets, without
-            Gaussians in G, or with offsets from corners, which have one sign.
     """
 
     sides: tuple[float, float] | None = None  # the range of box sides, px; all are box_size
@@ -51,51 +37,35 @@ class Detector(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        *,
         box_size: float,
-        softmax_kernel: int,
-        softmax_strength: float,
-        softmax_maximum: Maximum,
-        nms_kernel: int,
-        target_sigma: float,
-        offset_weight: float,
-        offset_kernel: int = 1,
-        corner: bool = False,
+        spec: DetectorSpec,
+        *,
         suppressed_zero: bool = False,
     ):
         super().__init__()
-        alone = target_sigma == 0 or offset_weight == 0 or corner
-        if offset_kernel < 1 or offset_kernel % 2 == 0 or (alone and offset_kernel > 1):
-            raise ValueError(
-                "offset_kernel must be odd, and 1 for target_sigma 0, offset_weight 0 or "
-                f"official_features; got {offset_kernel}"
-            )
         self.network = network.to(memory_format=torch.channels_last)
-        self.box_size = box_size
-        self.softmax_kernel, self.softmax_strength = softmax_kernel, softmax_strength
-        self.softmax_maximum = softmax_maximum
-        self.nms_kernel, self.target_sigma = nms_kernel, target_sigma
-        self.offset_weight, self.offset_kernel = offset_weight, offset_kernel
-        self.corner = corner
-        self.suppressed_zero = suppressed_zero
+        self.box_size, self.spec, self.suppressed_zero = box_size, spec, suppressed_zero
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return H(I): the (B, h, w) heatmap and the (B, 2, h, w) offsets in cells."""
         raw = widened(self.network(images))
         response = raw[:, 0]
         B, h, w = response.shape
-        offsets = raw[:, 1:3] if self.offset_weight > 0 else response.new_zeros(B, 2, h, w)
-        offsets = F.relu(offsets) if self.corner else offsets
-        if self.softmax_kernel > 0:
+        offsets = raw[:, 1:3] if self.spec.offset_weight > 0 else response.new_zeros(B, 2, h, w)
+        offsets = F.relu(offsets) if self.spec.corner else offsets
+        if self.spec.softmax_kernel > 0:
             response = local_spatial_softmax(
-                response, self.softmax_kernel, self.softmax_strength, maximum=self.softmax_maximum
+                response,
+                self.spec.softmax_kernel,
+                self.spec.softmax_strength,
+                maximum=self.spec.softmax_maximum,
             )
         return response, offsets
 
     @torch.no_grad()
     def extract(self, heatmap: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Return E_K(H(I)): ``count`` boxes (B, K, 4) and their scores (B, K), best first."""
-        index, scores = top_k(heatmap, count, self.nms_kernel, zeros=self.suppressed_zero)
+        index, scores = top_k(heatmap, count, self.spec.nms_kernel, zeros=self.suppressed_zero)
         keypoints = to_keypoints(index, heatmap.shape[-1]) + gather_cells(offsets, index)
         return self.to_boxes(keypoints), scores
 
@@ -115,8 +85,8 @@ class Detector(nn.Module):
         """
         size = (heatmap.shape[-2], heatmap.shape[-1])
         places = self.places(boxes)
-        if self.target_sigma > 0:
-            target = gaussian_heatmap(places, size, self.target_sigma, heights)
+        if self.spec.target_sigma > 0:
+            target = gaussian_heatmap(places, size, self.spec.target_sigma, heights)
         else:
             target = point_heatmap(places, size)
         loss = (heatmap - target).square().flatten(1).mean(1)
@@ -127,21 +97,21 @@ class Detector(nn.Module):
 
         Deviation: with an offset_kernel above 1, cells around a keypoint's learn from it too.
         """
-        if self.offset_weight == 0:
+        if self.spec.offset_weight == 0:
             return offsets.new_zeros(len(offsets))
         size = (offsets.shape[-2], offsets.shape[-1])
         index, weights = cells_around(
-            self.places(boxes), size, self.offset_kernel, self.target_sigma
+            self.places(boxes), size, self.spec.offset_kernel, self.spec.target_sigma
         )
         wanted = self.to_cells(boxes)[:, :, None] - to_keypoints(index, size[1])
         found = gather_cells(offsets, index.flatten(1)).view_as(wanted)  # (B, K, cells, 2)
         huber = F.smooth_l1_loss(found, wanted, reduction="none").mean(-1)
-        return self.offset_weight * (weights * huber).sum(-1).mean(1)
+        return self.spec.offset_weight * (weights * huber).sum(-1).mean(1)
 
     def places(self, boxes: Tensor) -> Tensor:
         """Return (B, K, 2) xy whose nearest cell is the one that (B, K, 4) boxes belong to."""
         keypoints = self.to_cells(boxes)
-        return keypoints - 0.5 if self.corner else keypoints  # to round down
+        return keypoints - 0.5 if self.spec.corner else keypoints  # to round down
 
     def to_boxes(self, keypoints: Tensor) -> Tensor:
         """Return (B, K, 2) xy cells as (B, K, 4) cxcywh boxes in pixels."""
@@ -162,41 +132,8 @@ def gather_cells(maps: Tensor, index: Tensor) -> Tensor:
 
 
 def build_detector(
-    in_channels: int,
-    box_size: float,
-    *,
-    networks: Networks,
-    channels: int,
-    blocks: int,
-    stride: int,
-    softmax_kernel: int,
-    softmax_strength: float,
-    softmax_maximum: Maximum,
-    nms_kernel: int,
-    target_sigma: float,
-    offset_weight: float,
-    offset_kernel: int,
-    suppressed_zero: bool = False,
+    in_channels: int, box_size: float, spec: DetectorSpec, *, suppressed_zero: bool = False
 ) -> Detector:
-    """Return the detector that MIST and the supervised bound share."""
-    network = build_heatmap(
-        in_channels,
-        networks=networks,
-        channels=channels,
-        blocks=blocks,
-        stride=stride,
-        outputs=3 if offset_weight > 0 else 1,
-    )
-    return Detector(
-        network,
-        box_size=box_size,
-        softmax_kernel=softmax_kernel,
-        softmax_strength=softmax_strength,
-        softmax_maximum=softmax_maximum,
-        nms_kernel=nms_kernel,
-        target_sigma=target_sigma,
-        offset_weight=offset_weight,
-        offset_kernel=offset_kernel,
-        corner=networks == "official_features",
-        suppressed_zero=suppressed_zero,
-    )
+    """Return the detector that MIST and the supervised bound share; see ``Detector``."""
+    network = build_heatmap(in_channels, spec, outputs=3 if spec.offset_weight > 0 else 1)
+    return Detector(network, box_size, spec, suppressed_zero=suppressed_zero)

@@ -7,16 +7,17 @@ reconstructs.
 Shapes: B images, K patches, N patches in all, C channels or classes, p patch side.
 """
 
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mist_bench.models.feature_heads import FeatureClassifier
-from mist_bench.models.heatmap import Networks, conv_norm
-from mist_bench.models.paper import PATCH_SIZE, OfficialClassifier
+from mist_bench.models.heatmap import conv_norm
+from mist_bench.models.paper import OfficialClassifier
 from mist_bench.models.sampler import sample_patches
+from mist_bench.models.specs import ClassifierSpec
 from mist_bench.models.tensors import widened
 from mist_bench.types import Batch, Prediction, Supervision
 
@@ -128,38 +129,21 @@ def classification_loss(probs: Tensor, histogram: Tensor) -> Tensor:
 
 
 def build_classifier(
-    in_channels: int,
-    num_classes: int,
-    *,
-    networks: Networks,
-    channels: int,
-    patch_size: int,
-    window: float,
-    official_border: bool = False,
+    in_channels: int, num_classes: int, spec: ClassifierSpec, *, official_border: bool = False
 ) -> BoxClassifier:
-    """Return the classifier that MIST and its competitors share.
-
-    Raises:
-        ValueError: for unknown ``networks`` or a patch size that they cannot take.
-    """
-    if networks == "compact":
-        network = CompactClassifier(in_channels, channels, num_classes)
-    elif networks == "official":
-        if patch_size != PATCH_SIZE:
-            raise ValueError(
-                f"the official classifier takes patches of {PATCH_SIZE} px, got {patch_size}"
-            )
-        network = OfficialClassifier(in_channels, channels, num_classes)
-    elif networks in FEATURE_BLOCKS:
-        blocks, normalized = FEATURE_BLOCKS[networks], networks == "features"
-        network = FeatureClassifier(
-            in_channels, channels, blocks, num_classes, normalized=normalized
-        )
+    """Return the classifier that MIST and its competitors share; see ``BoxClassifier``."""
+    if spec.networks == "compact":
+        network = CompactClassifier(in_channels, spec.channels, num_classes)
+    elif spec.networks == "official":
+        network = OfficialClassifier(in_channels, spec.channels, num_classes)
     else:
-        raise ValueError(
-            f"networks must be one of {', '.join(get_args(Networks))}; got {networks!r}"
+        blocks, normalized = FEATURE_BLOCKS[spec.networks], spec.networks == "features"
+        network = FeatureClassifier(
+            in_channels, spec.channels, blocks, num_classes, normalized=normalized
         )
-    return BoxClassifier(network, num_classes, patch_size, window, official_border=official_border)
+    return BoxClassifier(
+        network, num_classes, spec.patch_size, spec.window, official_border=official_border
+    )
 
 
 def classified(boxes: Tensor, scores: Tensor, probs: Tensor) -> list[Prediction]:

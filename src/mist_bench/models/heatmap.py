@@ -5,15 +5,12 @@ h = H / stride: channel 0 is the response, channels 1 and 2 the x- and y-offset 
 there are any. Cell j of a map of stride s has its center at pixel s * j + (s - 1) / 2.
 """
 
-from typing import Literal, get_args
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mist_bench.models.feature_heads import FeatureHeatmap
 from mist_bench.models.paper import OfficialHeatmap
-
-Networks = Literal["compact", "official", "features", "official_features"]
+from mist_bench.models.specs import HeatmapSpec
 
 
 class CompactHeatmap(nn.Module):
@@ -26,8 +23,6 @@ class CompactHeatmap(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, blocks: int, stride: int, outputs: int):
         super().__init__()
-        if stride not in (2, 4):
-            raise ValueError(f"the compact heatmap network has stride 2 or 4, got {stride}")
         half = channels // 2
         stem = [conv_norm(in_channels, half, 6, 2), nn.ReLU()]
         stem += [conv_norm(half, channels, 3 if stride == 2 else 4, stride // 2), nn.ReLU()]
@@ -82,19 +77,17 @@ def conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int) -> 
     )
 
 
-def build_heatmap(
-    in_channels: int, *, networks: Networks, channels: int, blocks: int, stride: int, outputs: int
-) -> nn.Module:
+def build_heatmap(in_channels: int, spec: HeatmapSpec, outputs: int) -> nn.Module:
     """Return the heatmap network that MIST and its competitors share.
 
-    Raises:
-        ValueError: for unknown ``networks`` or a stride that they do not have.
+    Args:
+        in_channels: C of the images or features.
+        spec: which network, and its size.
+        outputs: channels of the map.
     """
-    if networks == "compact":
-        return CompactHeatmap(in_channels, channels, blocks, stride, outputs)
-    if networks == "official":
-        return OfficialHeatmap(in_channels, channels, blocks, stride, outputs)
-    if networks in ("features", "official_features"):
-        normalized = networks == "features"
-        return FeatureHeatmap(in_channels, channels, blocks, stride, outputs, normalized=normalized)
-    raise ValueError(f"networks must be one of {', '.join(get_args(Networks))}; got {networks!r}")
+    sizes = (in_channels, spec.channels, spec.blocks, spec.stride, outputs)
+    if spec.networks == "compact":
+        return CompactHeatmap(*sizes)
+    if spec.networks == "official":
+        return OfficialHeatmap(*sizes)
+    return FeatureHeatmap(*sizes, normalized=spec.networks == "features")

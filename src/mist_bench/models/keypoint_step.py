@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from mist_bench.models.specs import KeypointSpec
+
 TINY = torch.finfo(torch.float32).tiny  # a step of length 0 stays 0
 
 
@@ -12,33 +14,15 @@ class KeypointStep:
     """Gradient descent on keypoints: plain steps per image, each no longer than ``clip``.
 
     Args:
-        lr: pixels per unit gradient of one image's loss. The official code's 1e4 acts on a batch
-            mean of 32, which is 312.5 here.
-        clip: longest step, px (not in the paper); ``None`` for no limit.
-        steps: steps in a row.
-        penalty: lambda of Eq. 6; the official code has none.
-        decay: whether ``clip`` follows the schedule of the learning rates (not in the paper).
+        spec: the step.
         sides: smallest and largest side of a box, px, where x_k = (x, y, s) (Sec. 4.1); ``None``
             for boxes that keep theirs.
-
-    Raises:
-        ValueError: if there is no ``clip`` to decay.
     """
 
-    def __init__(
-        self,
-        lr: float,
-        clip: float | None,
-        steps: int,
-        penalty: float,
-        decay: bool = False,
-        sides: tuple[float, float] | None = None,
-    ):
-        if decay and clip is None:
-            raise ValueError("keypoint_decay needs a keypoint_clip, which it makes smaller")
-        self.lr, self.steps, self.penalty, self.sides = lr, steps, penalty, sides
-        self.decay = decay
-        self.clip = math.inf if clip is None else clip
+    def __init__(self, spec: KeypointSpec, sides: tuple[float, float] | None = None):
+        self.lr, self.penalty, self.decay = spec.lr, spec.penalty, spec.decay
+        self.order, self.steps, self.sides = spec.order, spec.steps, sides
+        self.clip = math.inf if spec.clip is None else spec.clip
 
     def move(self, boxes: Tensor, start: Tensor, grad: Tensor, cooling: float = 1.0) -> Tensor:
         """Return boxes after one step down ``grad``. All are (B, K, 4).

@@ -11,9 +11,11 @@ Shapes: B images, S scales, K keypoints, C channels, H W image, h w heatmap. A m
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -29,6 +31,7 @@ from mist_bench.models.selection import (
     top_k,
 )
 from mist_bench.models.tensors import widened
+from mist_bench.spec import Positive
 
 EPS = 1e-6  # Appendix A
 
@@ -39,14 +42,10 @@ class MultiscaleDetector(nn.Module):
     Args:
         single: the detector of one scale, whose network and options all scales share.
         scales: box sides in units of the task's, rising.
-
-    Raises:
-        ValueError: for scales that are not positive or do not rise.
     """
 
     def __init__(self, single: Detector, scales: Sequence[float]):
         super().__init__()
-        check_scales(scales)
         self.single = single
         self.ratios = tuple(float(s) for s in scales)
         self.register_buffer("scales", torch.tensor(self.ratios), persistent=False)
@@ -68,16 +67,16 @@ class MultiscaleDetector(nn.Module):
         raw = widened(torch.stack(raw, dim=1))
         one = self.single
         response = raw[:, :, 0]
-        if one.softmax_kernel > 0:
+        if one.spec.softmax_kernel > 0:
             flat, kernel, strength = (
                 response.flatten(0, 1),
-                one.softmax_kernel,
-                one.softmax_strength,
+                one.spec.softmax_kernel,
+                one.spec.softmax_strength,
             )
-            sharp = local_spatial_softmax(flat, kernel, strength, maximum=one.softmax_maximum)
+            sharp = local_spatial_softmax(flat, kernel, strength, maximum=one.spec.softmax_maximum)
             response = sharp.view_as(response)
         B, S, h, w = response.shape
-        if one.offset_weight > 0:
+        if one.spec.offset_weight > 0:
             # a cell of the resized image's heatmap is s cells of the shared map wide
             offsets = raw[:, :, 1:3] * self.scales[:, None, None, None]
         else:
@@ -105,7 +104,7 @@ class MultiscaleDetector(nn.Module):
         weights that do not sum to 1; h~_s over its sum does, and gives E_K(G(x)) = x (Appendix B).
         """
         one = self.single
-        index, scores = top_k(heatmap, count, one.nms_kernel, zeros=one.suppressed_zero)
+        index, scores = top_k(heatmap, count, one.spec.nms_kernel, zeros=one.suppressed_zero)
         B, S, _, _, w = maps.shape
         found = gather_cells(maps.flatten(1, 2), index).view(B, count, S, 3)
         weights = moment_weights(found[..., 0])  # (B, K, S)
@@ -130,17 +129,17 @@ class MultiscaleDetector(nn.Module):
         one, size = self.single, (maps.shape[-2], maps.shape[-1])
         keypoints = one.to_cells(boxes)
         weights = scale_weights(boxes[..., 2] / one.box_size, self.scales.to(boxes))  # (B, K, S)
-        target = scale_heatmaps(keypoints, weights, size, one.target_sigma)
+        target = scale_heatmaps(keypoints, weights, size, one.spec.target_sigma)
         loss = (maps[:, :, 0] - target).square().sum(1).flatten(1).mean(1)
-        if one.offset_weight == 0:
+        if one.spec.offset_weight == 0:
             return loss, torch.zeros_like(loss)
-        index, near = cells_around(keypoints, size, one.offset_kernel, one.target_sigma)
+        index, near = cells_around(keypoints, size, one.spec.offset_kernel, one.spec.target_sigma)
         wanted = (keypoints[:, :, None] - to_keypoints(index, size[1]))[..., None, :]
         found = gather_cells(maps.flatten(1, 2), index.flatten(1))
         found = found.view(*index.shape, weights.shape[2], 3)[..., 1:]  # (B, K, cells, S, 2)
         huber = F.smooth_l1_loss(found, wanted.expand_as(found), reduction="none").mean(-1)
         huber = (near[..., None] * weights[:, :, None] * huber).sum((2, 3)).mean(1)
-        return loss, one.offset_weight * huber
+        return loss, one.spec.offset_weight * huber
 
 
 def own_name(name: str) -> str:
@@ -149,25 +148,18 @@ def own_name(name: str) -> str:
 
 
 def at_scales(detector: Detector, scales: Sequence[float]) -> Detector | MultiscaleDetector:
-    """Return the detector over ``scales``: ``detector`` itself for the single scale 1.
-
-    Raises:
-        ValueError: for scales that are not positive or do not rise.
-    """
-    check_scales(scales)
+    """Return the detector over ``scales``: ``detector`` itself for the single scale 1."""
     return detector if list(scales) == [1.0] else MultiscaleDetector(detector, scales)
 
 
-def check_scales(scales: Sequence[float]) -> None:
-    """Check that scales are a list of numbers above 0 that rise.
+def _check_rising(scales: tuple[float, ...]) -> tuple[float, ...]:
+    if any(low >= high for low, high in pairwise(scales)):
+        raise ValueError("should rise")
+    return scales
 
-    Raises:
-        ValueError: if they are not, or if there is none.
-    """
-    valid = isinstance(scales, Sequence) and not isinstance(scales, str) and len(scales) > 0
-    valid = valid and all(isinstance(s, int | float) and 0 < s < math.inf for s in scales)
-    if not valid or any(low >= high for low, high in pairwise(scales)):
-        raise ValueError(f"scales must be a list of positive numbers that rise, got {scales}")
+
+# box sides in units of the task's
+Scales = Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_check_rising)]
 
 
 def fuse(responses: Tensor, eps: float = EPS) -> Tensor:

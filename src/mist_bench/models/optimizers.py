@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from mist_bench.models.specs import AdamPairSpec, AdamSpec
 
-def adam(
-    weights: Iterable[Tensor], lr: float, betas: tuple[float, float], weight_decay: float = 0.0
-) -> torch.optim.Adam:
+
+def adam(weights: Iterable[Tensor], spec: AdamSpec) -> torch.optim.Adam:
     """Return Adam over ``weights``.
 
     Fused, on a CPU: torch's default passes over all weights a dozen times a step there, which took
@@ -16,24 +16,17 @@ def adam(
     goes through memory in order, so weights, gradients and moments must share their layout:
     autograd sees to the gradients, ``checkpoint`` to restored moments.
     """
-    return torch.optim.Adam(weights, lr, tuple(betas), weight_decay=weight_decay, fused=True)
+    return torch.optim.Adam(
+        weights, spec.lr, spec.betas, weight_decay=spec.weight_decay, fused=True
+    )
 
 
 def adam_pair(
-    detector: nn.Module,
-    classifier: nn.Module,
-    lr_detector: float,
-    lr_task: float,
-    betas: tuple[float, float],
+    detector: nn.Module, head: nn.Module, spec: AdamPairSpec
 ) -> dict[str, torch.optim.Optimizer]:
-    """Return one Adam for what finds patches and one for what classifies them.
-
-    Args:
-        detector: its weights go to ``detector``.
-        classifier: its weights go to ``task``.
-        lr_detector: learning rate of the first.
-        lr_task: learning rate of the second.
-        betas: decay rates of both.
-    """
-    pairs = (("detector", detector, lr_detector), ("task", classifier, lr_task))
-    return {name: adam(module.parameters(), lr, betas) for name, module, lr in pairs}
+    """Return one Adam for what finds patches, ``detector``, and one for the head, ``task``."""
+    pairs = (("detector", detector, spec.lr_detector), ("task", head, spec.lr_task))
+    return {
+        name: adam(module.parameters(), AdamSpec(lr=lr, betas=spec.betas))
+        for name, module, lr in pairs
+    }

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LEVELS, BLOCKS_PER_LEVEL = 5, 3  # of the encoder (Appendix C.1)
-PATCH_SIZE = 2**LEVELS  # px, so that the encoder ends in a single location
 
 
 class SharedNormBlock(nn.Module):

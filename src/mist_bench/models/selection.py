@@ -4,13 +4,11 @@ Shapes: B images, K keypoints, h w heatmap. Keypoints are xy in heatmap cells: c
 center at j.
 """
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Maximum = Literal["global", "local"]
+from mist_bench.models.specs import Maximum
 
 
 def local_spatial_softmax(
