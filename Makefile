@@ -21,10 +21,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
-	$(BIN)/snakemake --lint
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist loadgroup
 
 # results stay: they are hours of work; remove results/ by hand if that is meant
 clean:

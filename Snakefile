@@ -2,7 +2,7 @@
 # Each stage is a rule in workflow/rules; this file names what can be asked for.
 from snakemake.utils import min_version
 
-min_version("9.19")
+min_version("9.27")
 
 
 include: "workflow/rules/common.smk"
@@ -10,6 +10,7 @@ include: "workflow/rules/inputs.smk"
 
 
 rule all:
+    """Tables 1-5, all figures and the report of the preset."""
     input:
         everything,
 
@@ -20,36 +21,31 @@ include: "workflow/rules/report.smk"
 
 
 rule data:
+    """Every dataset of the preset, and the features of those that methods see as features."""
     input:
         manifests,
 
 
 rule tables:
+    """Tables 1-5 of the preset with the runs they need."""
     input:
-        all_tables,
+        tables_of(PRESET, *targets.TABLES),
 
 
 rule figures:
+    """Figures 1-8 of the preset with the runs they need."""
     input:
         figures_of(PRESET),
 
 
 rule report:
+    """One HTML page of everything, made of the preset's tables and figures."""
     input:
         report_of(PRESET),
 
 
-rule calibration:
-    input:
-        "results/calibration/tables/calibration.csv",
-
-
-rule tuning:
-    input:
-        "results/tuning/tables/tuning.csv",
-
-
 rule smoke:
+    """The whole pipeline on hundreds of images, in minutes: it shows that everything works."""
     input:
         everything_small,
 
@@ -57,15 +53,37 @@ rule smoke:
 for name in [*targets.TABLES, *targets.EXTENDED]:
 
     rule:
+        """One table of the paper, or of more than it has, with the runs it needs."""
         name:
             name
         input:
-            table_of(PRESET, name),
+            tables_of(PRESET, name),
+
+
+for name in generic_tables(PRESET):
+
+    rule:
+        """One experiment's methods and rivals in a table, with the runs it needs."""
+        name:
+            name
+        input:
+            tables_of(PRESET, name),
+
+
+for name in targets.SEARCHES:
+
+    rule:
+        """How parameters were found: the score of each candidate in the preset of this name."""
+        name:
+            name
+        input:
+            tables_of(name, name),
 
 
 for name in targets.FIGURES:
 
     rule:
+        """One figure with the runs it needs."""
         name:
             name
         input:

@@ -245,12 +245,7 @@ def build(
         pixel_std: standard deviation of a pixel around the synthesis, images in [0, 1].
         clip_norm: largest norm of the gradient of all weights; it is scaled down to it.
         adam: the optimizer.
-
-    Raises:
-        ValueError: for a task that is not reconstruction.
     """
-    if task.kind != "reconstruction":
-        raise ValueError(f"Attend-Infer-Repeat can do reconstruction only, got {task.kind}")
     return Air(
         task,
         recurrent=recurrent,
@@ -261,3 +256,9 @@ def build(
         clip_norm=clip_norm,
         adam=adam,
     )
+
+
+def check(task: TaskSpec) -> None:
+    """Raise a ``ValueError`` for a task that is not reconstruction."""
+    if task.kind != "reconstruction":
+        raise ValueError(f"Attend-Infer-Repeat does reconstruction only, not {task.kind}")

@@ -208,23 +208,8 @@ def build(
             puts in those of its training for null.
         warps: the random warps under which landmarks must be equivariant.
         adam: the optimizer.
-
-    Raises:
-        ValueError: for images that are not square or that a network cannot halve often enough, and
-            without ``schedule_steps``.
     """
-    (C, H, W), K = task.image_size, task.num_instances
-    if H != W:
-        raise ValueError(f"landmarks needs square images, got {H} x {W} px")
-    if schedule_steps is None:
-        raise ValueError("landmarks needs schedule_steps, the steps of the whole training")
-    padded, deepest = H + 2 * padding, max(len(detector.levels), len(features.levels))
-    for side, levels in ((padded, deepest), (H, len(decoder.levels))):
-        if side % (stride * 2 ** (levels - 1)):
-            raise ValueError(
-                f"{side} px cannot be divided by stride {stride} and then halved {levels - 1} "
-                "times: change padding, stride or the number of levels"
-            )
+    (C, H, _), K = task.image_size, task.num_instances
     pixels, size = C * stride**2, features.channels
     find = Hourglass(pixels, K + 1, detector, output)
     describe = Hourglass(pixels, size, features)
@@ -245,3 +230,32 @@ def build(
         warps=warps,
         adam=adam,
     )
+
+
+def check(
+    task: TaskSpec,
+    *,
+    padding: int,
+    stride: int,
+    detector: HourglassSpec,
+    features: HourglassSpec,
+    decoder: DecoderSpec,
+    schedule_steps: int | None,
+) -> None:
+    """Raise a ``ValueError`` for a task, or sizes of networks, that do not fit together.
+
+    No reconstruction, images that are not square or that a network cannot halve often enough, or
+    no ``schedule_steps``.
+    """
+    _, H, W = task.image_size
+    if task.kind != "reconstruction" or H != W:
+        raise ValueError(f"landmarks reconstructs square images, not {task.kind} of {H} x {W} px")
+    if schedule_steps is None:
+        raise ValueError("landmarks needs schedule_steps, the steps of the whole training")
+    padded, deepest = H + 2 * padding, max(len(detector.levels), len(features.levels))
+    for side, levels in ((padded, deepest), (H, len(decoder.levels))):
+        if side % (stride * 2 ** (levels - 1)):
+            raise ValueError(
+                f"{side} px cannot be divided by stride {stride} and then halved {levels - 1} "
+                "times: change padding, stride or the number of levels"
+            )

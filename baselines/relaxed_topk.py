@@ -24,6 +24,7 @@ from mist_bench.baselines.parts.sampled_masks import (
     uniform_mask,
 )
 from mist_bench.baselines.soft_topk import MaskedClassifier, MaskOperator, RegionSpec
+from mist_bench.baselines.soft_topk import check as check_task
 from mist_bench.models.specs import AdamPairSpec
 from mist_bench.spec import Natural, NonNegative, OddCount
 from mist_bench.types import TaskSpec
@@ -59,18 +60,7 @@ COLD = {"ats": attention_top_k, "random": random_top_k, "dense": uniform_mask}
 
 
 def choose_operator(operator: Operator, temperature: float, samples: int) -> MaskOperator:
-    """Return the operator of that name, which maps (B, N) scores and K to a (B, N) mask.
-
-    Raises:
-        ValueError: for a number that the operator needs or would not read.
-    """
-    for name, value, used in (
-        ("temperature", temperature, operator not in COLD),
-        ("samples", samples, operator == "perturbed"),
-    ):
-        if used != (value > 0):
-            wanted = f"needs {name} above 0" if used else f"has no {name}: give 0"
-            raise ValueError(f"operator {operator} {wanted}, not {value:g}")
+    """Return the operator of that name, which maps (B, N) scores and K to a (B, N) mask."""
     if operator == "perturbed":
         return partial(perturbed_top_k, sigma=temperature, samples=samples)
     return COLD[operator] if operator in COLD else partial(WARM[operator], temperature=temperature)
@@ -102,9 +92,6 @@ def build(
         nms_kernel: side of the non-maximum suppression's window at test, cells; 1 for none.
         mirror: whether training masks are made of scores in randomly reflected images.
         adam: the optimizers of the trunk with the score, and of the classes.
-
-    Raises:
-        ValueError: for a number that the operator needs or would not read.
     """
     return METHODS.get(operator, MaskedClassifier)(
         choose_operator(operator, temperature, samples),
@@ -115,3 +102,15 @@ def build(
         adam=adam,
         entropy_weight=entropy_weight,
     )
+
+
+def check(task: TaskSpec, *, operator: Operator, temperature: float, samples: int) -> None:
+    """Raise a ``ValueError`` without labels, or for a number that the operator would not read."""
+    check_task(task)
+    for name, value, used in (
+        ("temperature", temperature, operator not in ("ats", "random", "dense")),
+        ("samples", samples, operator == "perturbed"),
+    ):
+        if used != (value > 0):
+            wanted = f"needs {name} above 0" if used else f"has no {name}: give 0"
+            raise ValueError(f"operator {operator} {wanted}, not {value:g}")

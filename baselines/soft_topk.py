@@ -212,3 +212,9 @@ def build(
     return MaskedClassifier(
         operator, task, network=network, nms_kernel=nms_kernel, mirror=mirror, adam=adam
     )
+
+
+def check(task: TaskSpec) -> None:
+    """Raise a ``ValueError`` for a task without labels."""
+    if task.kind != "classification":
+        raise ValueError(f"masks of scores do classification only, not {task.kind}")

@@ -1,7 +1,9 @@
 """Fixtures that several test files share."""
 
+import json
 import struct
 import sys
+from functools import cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -13,10 +15,32 @@ from mist_bench.bench import timing
 from mist_bench.bench.timing import Case
 from mist_bench.config import resolve as settings
 from mist_bench.config import targets
+from mist_bench.config.files import merge
+from mist_bench.config.schema import Config, RunSpec
 from mist_bench.datasets.files import Split, save_manifest, save_split
 from mist_bench.types import TaskSpec
 
 TINY = TaskSpec("classification", (1, 24, 24), num_instances=2, num_classes=3, box_size=8.0)
+
+
+def configuration(preset: str = "smoke", **changes) -> Config:
+    """Return the suite's configuration as a preset and a user say; to be read only."""
+    return _configuration(json.dumps({"preset": preset, **changes}))
+
+
+@cache
+def _configuration(overrides: str) -> Config:
+    return settings.load(targets.SETTINGS, json.loads(overrides))
+
+
+def run_of(
+    method: str = "mist",
+    experiment: str = "mnist_hard_classification",
+    seed: int = 0,
+    preset: str = "smoke",
+) -> RunSpec:
+    """Return the specification of one of a preset's runs."""
+    return settings.run_spec(configuration(preset), experiment, method, seed)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -84,11 +108,8 @@ def tiny_arrays(size: int, seed: int) -> dict[str, np.ndarray]:
     return {"images": images, "counts": np.full(size, 2), "labels": labels, "boxes": boxes}
 
 
-@pytest.fixture(scope="session")
-def tiny_dataset(tmp_path_factory) -> Path:
-    """A folder with a dataset of ``TINY``; to be read only."""
-    folder = tmp_path_factory.mktemp("tiny")
-    sizes = {"train": 20, "val": 6, "test": 5}
+def save_tiny(folder: Path, **sizes: int) -> Path:
+    """Write a dataset of ``TINY`` with splits of these sizes into a folder and return that."""
     splits = {
         name: save_split(folder, name, Split(tiny_arrays(size, seed), "shapes"))
         for seed, (name, size) in enumerate(sizes.items())
@@ -98,15 +119,23 @@ def tiny_dataset(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_spec():
-    """A function that returns the smoke preset's run of a method, cut down to ``TINY``."""
-    config = settings.load(targets.SETTINGS, {"preset": "smoke"})
+def tiny_dataset(tmp_path_factory) -> Path:
+    """A folder with a dataset of ``TINY``; to be read only."""
+    return save_tiny(tmp_path_factory.mktemp("tiny"), train=20, val=6, test=5)
 
-    def spec(method: str = "mist", seed: int = 0, params=(), **training) -> settings.RunSpec:
-        run = settings.run_spec(config, "mnist_hard_classification", method, seed)
+
+@pytest.fixture(scope="session")
+def tiny_spec():
+    """A function that returns the smoke preset's run of a method, cut down to ``TINY``.
+
+    Its ``params`` are merged into the preset's, nested like them.
+    """
+
+    def spec(method: str = "mist", seed: int = 0, params=(), **training) -> RunSpec:
+        run = run_of(method, seed=seed)
         budget = {"steps": 12, "batch_size": 4, "validate_every": 6, "checkpoint_every": 5}
         budget |= {"log_every": 3, "warmup": 2, **training}
-        update = {"task": TINY, "params": {**run.params, **dict(params)}}
+        update = {"task": TINY, "params": merge(run.params, dict(params))}
         update["training"] = run.training.model_copy(update=budget)
         return run.model_copy(update=update)
 
@@ -143,14 +172,15 @@ def spy(monkeypatch):
     from spies import Spy
 
     method, module = Spy(), ModuleType("spy")
-    module.build = lambda task, **params: method
+    module.build = lambda task: method
     monkeypatch.setitem(sys.modules, "spy", module)
     return method
 
 
 @pytest.fixture
 def spy_spec(tiny_spec):
-    return lambda **training: tiny_spec(**training).model_copy(update={"module": "spy"})
+    own = {"module": "spy", "params": {}}
+    return lambda **training: tiny_spec(**training).model_copy(update=own)
 
 
 @pytest.fixture
@@ -180,6 +210,6 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def smoke():
+def smoke() -> Config:
     """The configuration of the smoke preset."""
-    return settings.load(targets.SETTINGS, {"preset": "smoke"})
+    return configuration()

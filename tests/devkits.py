@@ -7,22 +7,8 @@ from PIL import Image
 from mist_bench.datasets.photographs.annotations import Instance, Photograph
 from mist_bench.datasets.photographs.coco import CATEGORIES
 
-FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 # keywords of pascal_coco.make_split
-PARAMS = {
-    "root": None,
-    "download": False,
-    "sources": ["VOC2007", "VOC2012", "COCO"],
-    "side": 16,
-    "max_instances": 2,
-    "largest": 0.3,
-    "longest": 2,
-    "coverage": 0.25,
-    "split_seed": 0,
-    "fractions": FRACTIONS,
-    "surplus": 0.5,
-    "standin": {},
-}
+PARAMS = {"side": 16, "coverage": 0.25, "surplus": 0.5}
 OBJECT = """<object><name>{}</name><difficult>{}</difficult><bndbox>
 <xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"""
 

@@ -8,7 +8,10 @@ from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 from mist_bench.baselines.parts.air import (
     Halved,
     PriorSchedule,
+    PriorSpec,
     RecurrentEncoder,
+    RecurrentSpec,
+    VaeSpec,
     WindowVae,
     concrete_kl,
     sample_concrete,
@@ -16,7 +19,7 @@ from mist_bench.baselines.parts.air import (
 
 
 def test_the_prior_schedule_by_hand():
-    schedule = PriorSchedule(start=1e4, end=1e-2, tenfold=3)
+    schedule = PriorSchedule(PriorSpec(odds=(1e4, 1e-2), tenfold=3))
     odds = [schedule().exp().item() for _ in range(22)]
     assert odds[0] == pytest.approx(1e4)
     assert odds[3] == pytest.approx(1e3)
@@ -25,10 +28,9 @@ def test_the_prior_schedule_by_hand():
     assert odds[18:] == [pytest.approx(1e-2)] * 4
 
 
-@pytest.mark.parametrize(("start", "end", "tenfold"), [(1, 2, 3), (1, 0, 3), (1, 0.1, 0)])
-def test_a_prior_that_does_not_fall_is_refused(start, end, tenfold):
-    with pytest.raises(ValueError, match=f"got start {start}, end {end}, tenfold {tenfold}"):
-        PriorSchedule(start, end, tenfold)
+def test_odds_that_grow_are_refused():
+    with pytest.raises(ValueError, match="odds must not grow, got 1 and then 2"):
+        PriorSpec(odds=(1, 2))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
@@ -64,7 +66,7 @@ def test_a_concrete_sample_has_the_gradient_of_its_logits():
 
 
 def test_the_window_decoder_mirrors_the_encoder_and_starts_dark():
-    vae = WindowVae(2, 6, [40, 30], 5)
+    vae = WindowVae(2, VaeSpec(window_size=6, widths=(40, 30), latents=5))
     shapes = [tuple(one.weight.shape) for one in vae.decoder if isinstance(one, torch.nn.Linear)]
     assert shapes == [(30, 5), (40, 30), (72, 40)]
     windows = vae.decode(torch.zeros(3, 5))
@@ -73,20 +75,13 @@ def test_the_window_decoder_mirrors_the_encoder_and_starts_dark():
     assert vae.encode(windows).mean.shape == (3, 5)
 
 
-PRIORS = {"scale_prior": (-1.0, 0.2), "shift_prior": (0.5, 2.0)}
+PRIOR = PriorSpec(scale=(-1.0, 0.2), shift=(0.5, 2.0), odds=(4.0, 1.0))
 
 
 def encoder(networks, difference):
     torch.manual_seed(0)
-    return RecurrentEncoder(
-        (1, 32, 36),
-        networks=networks,
-        difference=difference,
-        units=8,
-        hidden=4,
-        odds=4.0,
-        **PRIORS,
-    )
+    spec = RecurrentSpec(networks=networks, difference=difference, units=8, hidden=4)
+    return RecurrentEncoder((1, 32, 36), spec, PRIOR)
 
 
 @pytest.mark.parametrize("difference", [False, True])
@@ -101,7 +96,7 @@ def test_the_posterior_starts_at_the_prior(networks, difference, seen):
     assert [tuple(one.shape) for one in state] == [(2, 8), (2, 8)]
     torch.testing.assert_close(posterior.presence, torch.full((2,), math.log(4)))
     for name, size in (("scale", 1), ("shift", 2)):
-        one, (mean, std) = getattr(posterior, name), PRIORS[f"{name}_prior"]
+        one, (mean, std) = getattr(posterior, name), getattr(PRIOR, name)
         torch.testing.assert_close(one.mean, torch.full((2, size), mean))
         torch.testing.assert_close(one.stddev, torch.full((2, size), std))
 

@@ -29,6 +29,9 @@ def test_what_is_no_number(value):
 
 def test_image_size():
     assert image_size("640", 480.0) == (640, 480)
+    for width in (0, -3, "40.5", "1e999", "tall", 10**400):
+        with pytest.raises(UnusableError, match="the image's size is"):
+            image_size(width, 30)
 
 
 @given(ANYTHING, ANYTHING)

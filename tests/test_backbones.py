@@ -12,7 +12,7 @@ from mist_bench.backbones.normalization import Normalized
 from mist_bench.config import resolve as settings
 from mist_bench.config import targets
 
-PLAIN = {"mean": [0, 0, 0], "std": [1, 1, 1]}
+PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_weights_may_be_safetensors(weights, tmp_path):
 
 
 def test_files_that_are_no_weights_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"none.pth: not found"):
+    with pytest.raises(ValueError, match=r"none.pth: cannot be read as weights .*No such file"):
         resnet.build(weights=str(tmp_path / "none.pth"), **PLAIN)
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(ValueError, match=r"text.pth: cannot be read as weights"):
@@ -95,8 +95,6 @@ def test_images_are_scaled_channel_by_channel():
     network = Normalized(nn.Identity(), [0, 0.5, 1], [1, 0.5, 2])
     found = network(torch.ones(1, 3, 1, 1))
     assert found.flatten().tolist() == [1, 1, 0]
-    with pytest.raises(ValueError, match="three numbers"):
-        Normalized(nn.Identity(), [0, 0], [1, 1, 1])
 
 
 def response(network, images, cell):

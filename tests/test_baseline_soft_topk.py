@@ -7,24 +7,20 @@ import torch
 from torch import nn
 
 from mist_bench.baselines import relaxed_topk, soft_topk
-from mist_bench.baselines.soft_topk import RegionNetwork, entropy, masked_loss
+from mist_bench.baselines.soft_topk import RegionNetwork, RegionSpec, entropy, masked_loss
 from mist_bench.models.heads import CompactClassifier, classification_loss
 from mist_bench.models.heatmap import CompactHeatmap
+from mist_bench.models.specs import AdamPairSpec
 from mist_bench.types import Batch, TaskSpec
 
 TASK = TaskSpec("classification", (1, 40, 48), num_instances=3, num_classes=5, box_size=20)
 SMALL = {
-    "networks": "compact",
-    "detector_channels": 8,
-    "detector_blocks": 1,
-    "heatmap_stride": 4,
-    "head_channels": 16,
+    "network": RegionSpec(channels=8, blocks=1, head_channels=16),
     "nms_kernel": 1,
     "mirror": False,
-    "lr_detector": 0.01,
-    "lr_task": 0.01,
-    "betas": (0.9, 0.99),
+    "adam": AdamPairSpec(lr_detector=0.01, lr_task=0.01),
 }
+ITERATIONS = {"exact": 0, "sinkhorn": 100}
 # operator -> temperature, samples
 RELAXED = {
     "lapsum": (0.05, 0),
@@ -35,18 +31,18 @@ RELAXED = {
     "random": (0, 0),
     "dense": (0, 0),
 }
-EVERY = pytest.mark.parametrize("name", ["exact", "sinkhorn", *RELAXED])
+EVERY = pytest.mark.parametrize("name", [*ITERATIONS, *RELAXED])
 
 
 def make(name, **changes):
     """Return the small method whose operator is ``name``, from seed 0."""
     torch.manual_seed(0)
-    if name in ("exact", "sinkhorn"):
-        params = {"epsilon": 0.1, "iterations": 0 if name == "exact" else 100}
-        return soft_topk.build(TASK, operator=name, **SMALL | params | changes)
+    if name in ITERATIONS:
+        params = {"epsilon": 0.1, "iterations": ITERATIONS[name]}
+        return soft_topk.build(TASK, **SMALL | params | changes)
     temperature, samples = RELAXED[name]
-    params = {"temperature": temperature, "samples": samples, "entropy_weight": 0.0}
-    return relaxed_topk.build(TASK, operator=name, **SMALL | params | changes)
+    params = {"operator": name, "temperature": temperature, "samples": samples}
+    return relaxed_topk.build(TASK, **SMALL | params | changes)
 
 
 def batch(size=4):
@@ -89,7 +85,8 @@ def test_entropy_by_hand():
 
 @pytest.mark.parametrize(("blocks", "field"), [(1, 28), (2, 36)])
 def test_what_a_location_sees(blocks, field):
-    network = RegionNetwork(1, 4, blocks, 4, head=4, classes=3).eval()
+    spec = RegionSpec(channels=4, blocks=blocks, head_channels=4)
+    network = RegionNetwork(1, 3, spec).eval()
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             layer.weight.data.abs_()
@@ -106,7 +103,7 @@ def test_size_is_mists():
     def count(module):
         return sum(parameter.numel() for parameter in module.parameters())
 
-    own = count(RegionNetwork(1, 32, 2, 4, head=288, classes=10))
+    own = count(RegionNetwork(1, 10, RegionSpec(blocks=2, head_channels=288)))
     mist = count(CompactHeatmap(1, 32, 2, 4, outputs=3)) + count(CompactClassifier(1, 16, 10))
     assert (own, mist) == (116_299, 117_949)
 
@@ -225,36 +222,31 @@ def test_entropy_is_raised():
 
 
 @pytest.mark.parametrize(
-    ("name", "changes", "message"),
+    ("operator", "temperature", "samples", "message"),
     [
-        ("exact", {"iterations": 5}, "the exact operator cannot make 5 iterations"),
-        ("sinkhorn", {"iterations": 0}, "the sinkhorn operator cannot make 0 iterations"),
-        ("lapsum", {"samples": 5}, "operator lapsum takes no samples: give 0, not 5"),
-        ("dense", {"temperature": 1}, "operator dense has no temperature: give 0, not 1"),
-        ("exact", {"heatmap_stride": 3}, "stride 2 or 4"),
+        ("lapsum", 0.1, 5, "operator lapsum has no samples: give 0, not 5"),
+        ("lapsum", 0, 0, "operator lapsum needs temperature above 0, not 0"),
+        ("dense", 0.5, 0, "operator dense has no temperature: give 0, not 0.5"),
+        ("perturbed", 0.1, 0, "operator perturbed needs samples above 0, not 0"),
     ],
 )
-def test_numbers_that_do_not_fit(name, changes, message):
+def test_numbers_that_do_not_fit(operator, temperature, samples, message):
     with pytest.raises(ValueError, match=message):
-        make(name, **changes)
+        relaxed_topk.check(TASK, operator=operator, temperature=temperature, samples=samples)
 
 
-def test_unknown_operators():
-    with pytest.raises(ValueError, match="must be exact or sinkhorn, got 'soft'"):
-        soft_topk.build(TASK, operator="soft", epsilon=1, iterations=0, **SMALL)
-    with pytest.raises(ValueError, match=r"must be one of lapsum, .*; got 'soft'"):
-        relaxed_topk.build(
-            TASK, operator="soft", temperature=1, samples=0, entropy_weight=0, **SMALL
-        )
+@pytest.mark.parametrize(("networks", "stride"), [("compact", 1), ("features", 4)])
+def test_networks_have_their_own_strides(networks, stride):
+    with pytest.raises(ValueError, match=f"networks {networks} has stride .*, not {stride}"):
+        RegionSpec(networks=networks, stride=stride)
 
 
 def test_a_region_network_on_features_keeps_the_map():
-    network = RegionNetwork(6, 8, 1, 1, head=12, classes=4, networks="features").eval()
+    spec = RegionSpec(networks="features", channels=8, blocks=1, stride=1, head_channels=12)
+    network = RegionNetwork(6, 4, spec).eval()
     scores, probs = network(torch.rand(2, 6, 5, 7))
     assert scores.shape == (2, 5, 7)
     assert probs.shape == (2, 4, 5, 7)
     features = torch.rand(1, 6, 9, 9, requires_grad=True)
     (gradient,) = torch.autograd.grad(network(features)[0][0, 4, 4], features)
     assert (gradient[0].abs().sum(0) > 0).any(0).sum() == 5  # two 3x3 convolutions
-    with pytest.raises(ValueError, match="features with stride 1; got 'features' and 4"):
-        RegionNetwork(6, 8, 1, 4, head=12, classes=4, networks="features")

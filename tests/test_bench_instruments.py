@@ -1,7 +1,5 @@
 """What the benchmarks measure with, by hand, and the official step, against this suite's."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +8,7 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 from torch import nn
 
-from mist_bench.bench import scaling, timing
+from mist_bench.bench import records, timing
 from mist_bench.bench.cases import Setup
 from mist_bench.bench.timing import Case
 from mist_bench.models.sampler import sample_patches
@@ -49,7 +47,7 @@ def test_neither_the_first_call_nor_preparation_is_timed(clock):
     def prepare():
         clock[0] += 100
 
-    found = timing.measure(Case("", run, prepare=prepare), repeats=3, limit=60)
+    (found,) = timing.alternate([Case("", run, prepare=prepare)], repeats=3, limit=60)
     assert found == timing.Timing((1, 2, 4), (0.5, 1, 2))
 
 
@@ -57,12 +55,12 @@ def test_no_call_begins_after_the_limit(clock):
     def run():
         clock[0] += 10
 
-    assert len(timing.measure(Case("", run), repeats=99, limit=45).wall) == 5
+    assert len(timing.alternate([Case("", run)], repeats=99, limit=45)[0].wall) == 5
 
 
 @pytest.mark.parametrize(("repeats", "calls"), [(9, 3), (2, 2)])
 def test_a_spent_limit_leaves_three_calls(repeats, calls):
-    assert len(timing.measure(Case("", int), repeats=repeats, limit=0).wall) == calls
+    assert len(timing.alternate([Case("", int)], repeats=repeats, limit=0)[0].wall) == calls
 
 
 def test_cases_alternate():
@@ -91,17 +89,11 @@ def test_memory_growth_is_left_out_where_the_system_cannot_say(monkeypatch, tmp_
     assert timing.memory_growth(int) is None
 
 
-def test_a_fitted_exponent_by_hand():
-    assert scaling.fit_exponent([1, 10, 100], [3, 300, 30_000]) == pytest.approx(2)
-    # two points: log10(11 / 2)
-    assert scaling.fit_exponent([1, 10], [2, 11]) == pytest.approx(math.log10(5.5))
-
-
 def test_exponents_of_all_and_of_the_last_two_points():
     def point(size, value):
-        return scaling.Point("images", size, "batch", "cpu_time", value, "s", 3)
+        return records.Point("images", size, "batch", "cpu_time", value, "s", 3)
 
-    fits = scaling.exponents([point(1, 1), point(10, 1), point(100, 100), point(1000, None)])
+    fits = records.exponents([point(1, 1), point(10, 1), point(100, 100), point(1000, None)])
     assert [(fit.quantity, fit.n) for fit in fits] == [
         ("exponent of cpu_time", 3),
         ("last exponent of cpu_time", 2),
@@ -146,15 +138,15 @@ def test_square_windows_give_what_separable_ones_do():
 
 
 def test_the_official_step_makes_the_updates_of_mist():
-    spec = small_spec("paper", keypoint_lr=3)
-    setups = [Setup(spec, 2), Setup(spec, 2)]
+    spec = small_spec("paper", keypoints={"lr": 3})
+    setups = [Setup(spec), Setup(spec)]
     for setup in setups:  # Adam's first step would only show the sign of a gradient
         for name, module in (("detector", "detector"), ("task", "head")):
             weights = getattr(setup.method, module).parameters()
             setup.method.optimizers[name] = torch.optim.SGD(weights, lr=0.1)
     before = {name: value.clone() for name, value in setups[0].method.state_dict().items()}
-    logged = OfficialStep(setups[0].method)(setups[0].batch)
-    scalars = setups[1].method.train_step(setups[1].batch)
+    logged = OfficialStep(setups[0].method)(setups[0].batch())
+    scalars = setups[1].method.train_step(setups[1].batch())
     # before and after the keypoints move
     assert logged == pytest.approx(scalars["loss"].item(), rel=0.2)
     assert 0.01 < scalars["keypoint_shift"] < 2  # off the start, not out of the image
@@ -168,6 +160,3 @@ def test_the_official_step_makes_the_updates_of_mist():
 def test_another_recipe_is_not_called_official():
     with pytest.raises(ValueError, match="as in the preset 'paper'"):
         OfficialStep(build_method(small_spec("cpu"), CPU))
-
-
-# cases

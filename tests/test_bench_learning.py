@@ -25,7 +25,7 @@ def test_the_first_look_that_saw_a_value_counts():
 def watched(monkeypatch, clock):
     """A function that makes the looks of a spy's training: a step takes 2 s, Both grows by .1."""
 
-    def watch(spy, spec, data, **options):
+    def watch(spy, spec, data, every, **options):
         original = learning.training.make_batch
         monkeypatch.setattr(learning.time, "process_time", lambda: clock[0])
 
@@ -39,7 +39,8 @@ def watched(monkeypatch, clock):
 
         monkeypatch.setattr(learning.training, "make_batch", make_batch)
         monkeypatch.setattr(learning, "compute", compute)
-        return learn(spec, data, images=4, **options)
+        monkeypatch.setattr(learning, "EVERY", every)
+        return learn(spec, data, **options)
 
     return watch
 
@@ -65,19 +66,7 @@ def test_the_schedule_is_that_of_the_whole_run(spy, spy_spec, tiny_dataset, watc
 
 
 def test_the_command_writes_curve_times_record_and_picture(tmp_path, digit_folder, capsys):
-    options = [
-        "--preset",
-        "smoke",
-        "--reach",
-        ".01",
-        ".999",
-        "--every",
-        "2",
-        "--images",
-        "4",
-        "--limit",
-        "1",
-    ]
+    options = ["--preset", "smoke", "--reach", ".01", ".999", "--limit", "1"]
     assert cli.main(["bench", "learning", "--out", str(tmp_path / "out"), *options]) == 0
     out = tmp_path / "out"
     with (out / "learning.csv").open() as file:

@@ -5,27 +5,30 @@ import json
 
 import pytest
 import torch
+from conftest import TINY
 
 from mist_bench.baselines.parts.masks import soft_top_k
 from mist_bench.baselines.soft_topk import masked_loss
 from mist_bench.bench import memory
-from mist_bench.bench.memory import Scene, bench_memory, grow
+from mist_bench.bench.memory import Scene, grow
+from mist_bench.bench.runner import run
 from mist_bench.models.heads import build_classifier
+from mist_bench.models.specs import ClassifierSpec
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 
 
 @pytest.fixture
 def scene():
-    head = build_classifier(1, 3, networks="compact", channels=2, patch_size=8, window=0)
-    return Scene(head, (1, 24, 24), 8.0, num_instances=2, num_classes=3, nms_kernel=1, epsilon=0.1)
+    head = build_classifier(1, 3, ClassifierSpec(channels=2, patch_size=8, window=0))
+    return Scene(TINY, head, nms_kernel=1, epsilon=0.1)
 
 
-def patches_of(scene, run):
+def patches_of(scene, call):
     """Return how many patches a call classifies."""
     seen = []
     scene.head.network.register_forward_hook(lambda module, given, out: seen.append(len(given[0])))
-    run()
+    call()
     return seen
 
 
@@ -59,7 +62,9 @@ def test_a_point_that_needs_too_much_is_skipped(monkeypatch):
         return float(sides[-1] ** 2)  # MiB: one a location
 
     monkeypatch.setattr(memory, "memory_growth", memory_growth)
-    points = grow("mask", lambda side: sides.append(side) or 4, [2, 4, 8], limit=40)
+    monkeypatch.setattr(memory, "SIDES", (2, 4, 8))
+    monkeypatch.setattr(memory, "LIMIT", 40)
+    points = grow("mask", lambda side: sides.append(side) or 4)
     assert [(point.size, point.value) for point in points] == [(4, 1), (16, 4), (64, None)]
     assert points[2].status == "skipped: 64 MiB predicted, limit 40 MiB"
     assert sides == [2, 2, 4]  # the first once to warm up
@@ -68,15 +73,15 @@ def test_a_point_that_needs_too_much_is_skipped(monkeypatch):
 def test_a_system_that_cannot_say_is_an_error(monkeypatch):
     monkeypatch.setattr(memory, "memory_growth", lambda run: None)
     with pytest.raises(ValueError, match="use Linux"):
-        grow("mask", lambda side: 1, [2], limit=1)
+        grow("mask", lambda side: 1)
 
 
 def test_the_files(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "memory_growth", lambda run: run() or 8.0)
-    points = bench_memory(tmp_path, preset="smoke", sides=(4, 5))
+    monkeypatch.setattr(memory, "SIDES", (4, 5))
+    run("memory", tmp_path, preset="smoke")
     with (tmp_path / "memory.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(points)
     measured = [row for row in rows if row["quantity"] == "memory"]
     assert {row["operation"] for row in measured} == {
         *("MIST: K patches", "exact mask", "Sinkhorn mask"),

@@ -1,14 +1,14 @@
 """Training steps beside each other: counted by hand, then in real processes."""
 
 import csv
-from multiprocessing import Pipe
-from threading import Thread
+import os
 
 import pytest
 import torch
 
 from mist_bench.bench import sharing, timing
-from mist_bench.bench.sharing import bench_sharing, one_turn, sharing_rows, train_for
+from mist_bench.bench.runner import run
+from mist_bench.bench.sharing import Worker, sharing_rows, train_for
 
 
 def test_the_steps_of_all_are_compared_with_those_of_one():
@@ -32,35 +32,34 @@ def test_scalars_are_read_as_often_as_in_training_and_at_the_end(clock, monkeypa
         clock[0] += 1
         return {"loss": torch.zeros(())}
 
-    assert train_for(5, step, 2) == (5, 5, 2.5)
+    monkeypatch.setattr(Worker, "step", step, raising=False)
+    monkeypatch.setattr(Worker, "log_every", 2, raising=False)
+    assert train_for(5) == (5, 5, 2.5)
     assert lengths == [2, 2, 1]
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_a_process_that_has_died_is_noticed(asked):
-    """Before it was asked, or after."""
-    here, there = Pipe()
-    if asked:  # its answer never comes
-        Thread(target=lambda: there.recv() and there.close()).start()
-    else:
-        there.close()
-    with here, pytest.raises(ValueError, match="a training process has died"):
-        one_turn([here])
+def die(seconds):
+    os._exit(1)
 
 
-def test_processes_train_beside_each_other(tmp_path, monkeypatch, torch_settings):
+@pytest.fixture
+def options(monkeypatch, torch_settings):
     monkeypatch.setattr(sharing, "SECONDS", 0.05)
     monkeypatch.setattr(sharing, "ROUNDS", 1)
-    rows = bench_sharing(
-        tmp_path,
-        preset="smoke",
-        experiment="mnist_hard_classification",
-        method="mist",
-        device="cpu",
-        runs=[1, 2],
-    )
-    assert {row.stage for row in rows} == {"1 at once", "2 at once"}
+    names = {"preset": "smoke", "experiment": "mnist_hard_classification", "method": "mist"}
+    return {**names, "device": "cpu", "runs": [1, 2]}
+
+
+def test_a_process_that_has_died_is_noticed(options, monkeypatch):
+    monkeypatch.setattr(sharing, "train_for", die)
+    with pytest.raises(ValueError, match="a training process has died"):
+        sharing.bench_sharing(**options | {"runs": [1]})
+
+
+def test_processes_train_beside_each_other(tmp_path, options):
+    run("sharing", tmp_path, **options)
     with (tmp_path / "sharing.csv").open() as file:
         stored = {(r["stage"], r["quantity"]): float(r["value"]) for r in csv.DictReader(file)}
+    assert {stage for stage, _ in stored} == {"1 at once", "2 at once"}
     assert stored["2 at once", "step_rate_of_all"] > stored["2 at once", "step_rate"] > 0
     assert (tmp_path / "sharing.png").stat().st_size > 1000

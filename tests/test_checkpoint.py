@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from mist_bench.models.optimizers import adam
+from mist_bench.models.specs import AdamSpec
 from mist_bench.run import checkpoint
 
 
@@ -21,7 +22,7 @@ class Small(nn.Module):
         self.norm = nn.BatchNorm2d(8)
         self.scale = nn.Parameter(torch.ones(()))
         self.optimizers = {
-            "adam": adam(self.conv.parameters(), 0.1, (0.5, 0.9)),
+            "adam": adam(self.conv.parameters(), AdamSpec(lr=0.1, betas=(0.5, 0.9))),
             "sgd": torch.optim.SGD([*self.norm.parameters(), self.scale], lr=0.1, momentum=0.9),
         }
 

@@ -29,14 +29,14 @@ def test_an_unknown_device_is_refused(capsys, command, device):
 
 def test_a_keyword_that_a_module_does_not_take_is_named(capsys, smoke):
     raw = settings.run_spec(smoke, *RUN).model_dump(mode="json")
-    raw["params"]["miror"] = raw["params"].pop("mirror")
+    raw["params"]["detector"]["channel"] = raw["params"]["detector"].pop("channels")
     rest = ("--manifest", "m", "--record", "r", "--work", "w", "--device", "cpu")
     line = only_line(capsys, "train", "--spec", json.dumps(raw), *rest)
-    assert "--spec: params: 'miror' is unknown; did you mean 'mirror'?" in line
+    assert "--spec: params.detector.channel: unknown key; did you mean 'channels'?" in line
     raw = settings.dataset_spec(smoke, "mnist_3").model_dump(mode="json")
-    del raw["params"]["counts"]
+    raw["params"]["digit_size"] = "many"
     line = only_line(capsys, "dataset", "--spec", json.dumps(raw), "--manifest", "m")
-    assert "--spec: params: 'counts' is required by mist_bench.datasets.multi_mnist" in line
+    assert "--spec: params.digit_size: " in line
 
 
 def test_damaged_json_names_its_file(capsys, here, smoke):

@@ -4,14 +4,16 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from conftest import configuration
 
+from mist_bench.bench.cases import made_up
 from mist_bench.config import files as config_files
 from mist_bench.config import resolve as settings
 from mist_bench.config import targets
 from mist_bench.config.resolve import ConfigError
 from mist_bench.datasets.files import Split, save_manifest, save_split
 from mist_bench.evaluation.metrics import evaluate
-from mist_bench.forecast.costs import made_up
+from mist_bench.models.specs import OfficialSpec
 from mist_bench.reporting.tables.layouts import LAYOUTS, counted
 from mist_bench.reporting.tables.write import write_table
 from mist_bench.run.method import build_method
@@ -24,40 +26,38 @@ OFFICIAL = settings.merge(
 )
 
 
-def load(preset, **more):
-    return settings.load(targets.SETTINGS, {"preset": preset, **more})
-
-
 @pytest.mark.parametrize("preset", PRESETS)
 def test_it_is_a_preset_of_its_own(preset):
-    config = load(preset, compat="official")
+    config = configuration(preset, compat="official")
     assert config.preset == f"{preset}_official"
-    assert config == load(f"{preset}_official") == load(f"{preset}_official", compat="official")
+    assert config == configuration(config.preset)
+    assert config == configuration(config.preset, compat="official")
     assert config == settings.validate(config.model_dump(mode="json"))
-    assert load(preset, compat=None) == load(preset)
+    assert configuration(preset, compat=None) == configuration(preset)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_switch_is_on(preset):
     """What the overlay says is what runs, in every experiment of MIST as a classifier."""
-    config = load(preset, compat="official")
+    config = configuration(preset, compat="official")
     assert (config.counting, config.training.select) == ("official", "best_f1")
     assert config.datasets["pascal_coco"].features.mask_shape == "rectangle"
     assert config.backbones["resnet34"].params["image_statistics"] is True
-    wanted = OFFICIAL["methods"]["mist"]["params"]["classification"]
-    photographs = OFFICIAL["methods"]["mist"]["experiments"]["pascal_coco_classification"]["params"]
+    on = OfficialSpec().model_dump()
+    photographs = on | {"gray_copies": 1, "weigh_offsets": False}
     runs = [name for name, one in config.experiments.items() if one.task == "classification"]
     for name in runs:
         spec = settings.run_spec(config, name, "mist", 0)
-        own = photographs if name == "pascal_coco_classification" else {}
-        assert {key: spec.params[key] for key in wanted | own} == wanted | own
+        wanted = photographs if name == "pascal_coco_classification" else on
+        assert spec.params["official"] == wanted
         assert spec.training.select == "best_f1"
         assert build_method(spec, torch.device("cpu")).detector.suppressed_zero
     assert len(runs) == 5
 
 
 def test_nothing_but_the_switches_differs_from_the_paper_preset():
-    plain, official = (load("paper", **more).model_dump() for more in ({}, {"compat": "official"}))
+    plain = configuration("paper").model_dump()
+    official = configuration("paper", compat="official").model_dump()
     expected = settings.merge(plain, OFFICIAL | {"preset": "paper_official"})
     assert settings.validate(expected).model_dump() == official
 
@@ -72,7 +72,7 @@ def test_nothing_but_the_switches_differs_from_the_paper_preset():
 )
 def test_what_there_is_not(preset, compat, words):
     with pytest.raises(ConfigError, match=words) as error:
-        load(preset, compat=compat)
+        configuration(preset, compat=compat)
     assert "\n" not in str(error.value)
 
 
@@ -119,13 +119,12 @@ def finished_run(folder, experiment):
     """Train, predict and evaluate MIST on noise; return the configuration and the metrics."""
     budget = {"steps": 2, "batch_size": 1, "validate_every": 2}
     mist = {"experiments": {experiment: {"training": budget}}}
-    config = load("smoke", compat="official", methods={"mist": mist})
+    config = configuration("smoke", compat="official", methods={"mist": mist})
     spec = settings.run_spec(config, experiment, "mist", 0)
     data = folder / "data"
     data.mkdir()
-    floats = spec.task.image_size[0] > 3
     entries = {
-        name: save_split(data, name, Split(made_up(spec.task, 2, floats=floats), "noise"))
+        name: save_split(data, name, Split(made_up(spec.task, 2), "noise"))
         for name in ("train", "val", "test")
     }
     save_manifest(data, {"name": "noise", "source": "noise", "splits": entries})

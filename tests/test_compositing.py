@@ -5,16 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mist_bench.datasets.standin.compositing import (
-    Camera,
-    Sprite,
-    background,
-    paint,
-    photograph,
-    stack,
-)
+from mist_bench.datasets.standin.compositing import Sprite, background, paint, photograph, stack
+from mist_bench.datasets.standin.specs import CameraSpec
 
-CLEAR = Camera(shadow=(0, 0), softness=(2, 2), blur=(0, 0), noise=(0, 0), quality=(95, 95))
+CLEAR = CameraSpec(shadow=(0, 0), softness=(2, 2), blur=(0, 0), noise=(0, 0), quality=(95, 95))
 
 
 def square(side, left, top, color=(1, 0, 0), alpha=1.0):
@@ -112,7 +106,7 @@ def test_later_sprites_lie_over_earlier_ones():
 
 def test_a_shadow_darkens_near_the_sprite_by_its_opacity_at_most():
     canvas = np.ones((80, 80, 3), np.float32)
-    dark = Camera(shadow=(0.4, 0.4), softness=(2, 2), blur=(0, 0), noise=(0, 0), quality=(95, 95))
+    dark = CLEAR.model_copy(update={"shadow": (0.4, 0.4)})
     paint(canvas, [square(20, 30, 30, (1, 1, 1))], np.random.default_rng(1), dark)
     assert canvas.max() == 1
     assert 0.6 - 1e-5 <= canvas.min() < 0.95
@@ -146,7 +140,7 @@ def test_a_clear_camera_changes_nothing_and_noise_has_its_deviation():
     clear = photograph(canvas, np.random.default_rng(0), CLEAR)
     assert (clear.dtype, clear.shape) == (np.uint8, (100, 100, 3))
     assert (clear == 100).all()
-    grainy = Camera(shadow=(0, 0), softness=(2, 2), blur=(0, 0), noise=(6, 6), quality=(95, 95))
+    grainy = CLEAR.model_copy(update={"noise": (6, 6)})
     image = photograph(canvas, np.random.default_rng(0), grainy).astype(float)
     assert image.std() == pytest.approx(6, rel=0.05)
     assert image.mean() == pytest.approx(100, abs=0.3)
@@ -156,7 +150,7 @@ def test_a_clear_camera_changes_nothing_and_noise_has_its_deviation():
 def test_the_lens_blurs():
     canvas = np.zeros((41, 41, 3), np.float32)
     canvas[:, 21:] = 1
-    soft = Camera(shadow=(0, 0), softness=(2, 2), blur=(2, 2), noise=(0, 0), quality=(95, 95))
+    soft = CLEAR.model_copy(update={"blur": (2, 2)})
     row = photograph(canvas, np.random.default_rng(0), soft)[20, :, 0].astype(int)
     assert (np.diff(row) >= 0).all()
     assert row[10] < 3

@@ -9,12 +9,13 @@ import yaml
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel
 
-from mist_bench.config import files, keywords
+from mist_bench.config import keywords
 from mist_bench.config import resolve as settings
 from mist_bench.config.docs import document
 from mist_bench.config.keywords import parameters, parse_args_section
 from mist_bench.config.resolve import ConfigError
 from mist_bench.config.targets import SETTINGS
+from mist_bench.config.user import user_text
 
 PRESETS = ("smoke", "cpu", "paper", "smoke_official", "paper_official", "tuning", "calibration")
 
@@ -169,7 +170,7 @@ def test_broken_yaml_names_its_file(folder):
 def test_text_of_the_user_is_read_as_its_key_asks_for(folder):
     words = {"seeds": ["0", "1"], "training": {"steps": "20", "final_lr": "1e-1"}, "device": "cpu"}
     guess = {"label": "2012", "params": {"classification": {"rate": "1e-3"}}}
-    user = files.user_text(words | {"methods": {"guess": guess}})
+    user = user_text(words | {"methods": {"guess": guess}})
     config = settings.load(folder, user)
     assert (config.seeds, config.training.steps, config.training.final_lr) == ([0, 1], 20, 0.1)
     assert config.methods["guess"].label == "2012"
@@ -181,7 +182,7 @@ def test_text_of_the_user_is_read_as_its_key_asks_for(folder):
 
 @pytest.mark.parametrize("text", ["2012", "a: b", "no", "/data/set #1", "~"])
 def test_text_stays_text_where_text_is_meant(text, folder):
-    guess = files.user_text({"guess": {"label": text}})
+    guess = user_text({"guess": {"label": text}})
     assert settings.load(folder, {"methods": guess}).methods["guess"].label == text
 
 
@@ -209,9 +210,9 @@ def wrong_values(field):
     wrong += [one.lt for one in limits if isinstance(one, Lt)]
     if get_origin(plain) in (list, tuple):
         wrong += [["many"], 3]
-        if ... not in get_args(plain) and get_origin(plain) is tuple:
-            wrong += [[]]
-        elif any(isinstance(one, MinLen) for one in limits):
+        if (... not in get_args(plain) and get_origin(plain) is tuple) or any(
+            isinstance(one, MinLen) for one in limits
+        ):
             wrong += [[]]
     elif get_origin(plain) is Literal:
         wrong += [[plain], 77]

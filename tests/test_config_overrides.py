@@ -81,7 +81,7 @@ def test_a_set_follows_what_the_user_says_of_the_set_it_extends():
     config = load(mnist_hard={"radius": 17})
     for name in ("mnist_3", "mnist_hard_0_9", "mnist_count_6_9"):
         assert config.datasets[name].params["radius"] == 17
-    assert config.datasets["mnist_easy"].params["radius"] == 0
+    assert config.datasets["mnist_easy"].params["radius"] == 17
 
 
 def test_a_keyword_of_another_task_is_refused():

@@ -5,12 +5,12 @@ A new entry in the config is tested here without a new test.
 
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
+from conftest import configuration
 
+from mist_bench.bench.cases import made_up
 from mist_bench.config import resolve as settings
-from mist_bench.config import targets
 from mist_bench.run.batches import make_batch
 from mist_bench.run.method import build_method, use_deterministic_torch
 
@@ -23,7 +23,7 @@ def configured(presets=PRESETS):
     """Return one specification per preset, method and task, whether or not it competes."""
     found = []
     for preset in presets:
-        config = settings.load(targets.SETTINGS, {"preset": preset})
+        config = configuration(preset)
         experiments = {one.task: name for name, one in reversed(config.experiments.items())}
         for method, entry in config.methods.items():
             for task in sorted(entry.params.keys() & experiments.keys()):
@@ -53,22 +53,8 @@ def deterministic():
     use_deterministic_torch(1)
 
 
-def arrays_of(task, size):
-    """Return ``size`` random images of a task's kind, with K instances each."""
-    C, H, W = task.image_size
-    K, rng = task.num_instances, np.random.default_rng(0)
-    boxes = np.full((size, K, 4), task.box_size, dtype=np.float32)
-    boxes[..., :2] = rng.uniform([0, 0], [W, H], (size, K, 2))
-    return {
-        "images": rng.integers(0, 256, (size, C, H, W), dtype=np.uint8),
-        "counts": np.full(size, K),
-        "labels": rng.integers(0, max(task.num_classes, 1), (size, K)),
-        "boxes": boxes,
-    }
-
-
 def batch_of(spec, supervision):
-    return make_batch(arrays_of(spec.task, B), [*range(B)], supervision, CPU, spec.task)
+    return make_batch(made_up(spec.task, B), [*range(B)], supervision, CPU, spec.task)
 
 
 def trained(spec, steps=1):

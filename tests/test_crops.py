@@ -142,7 +142,7 @@ def test_channels_first():
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "1"])
 def test_every_photograph_becomes_rgb(tmp_path, mode):
     Image.new(mode, (40, 30)).save(tmp_path / "a.jpg", "JPEG")
-    image = open_image(tmp_path / "a.jpg", 40, 30)
+    image = open_image(tmp_path / "a.jpg", (40, 30))
     assert image.mode == "RGB"
     assert image.size == (40, 30)
 
@@ -151,7 +151,7 @@ def test_a_png_is_read_and_a_rotation_is_not_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGBA", (40, 30)).save(tmp_path / "a.png", exif=exif)
-    assert open_image(tmp_path / "a.png", 40, 30).size == (40, 30)
+    assert open_image(tmp_path / "a.png", (40, 30)).size == (40, 30)
 
 
 def cut_off(path):
@@ -178,7 +178,7 @@ def test_photographs_that_cannot_be_used(tmp_path, damage, reason, detail):
     write_image(path)
     damage(path)
     with pytest.raises(UnusableError, match=detail) as caught:
-        open_image(path, 40, 30)
+        open_image(path, (40, 30))
     assert caught.value.reason == reason
     assert str(tmp_path) not in caught.value.detail
     assert "\n" not in caught.value.detail
@@ -189,4 +189,4 @@ def test_a_decompression_bomb_is_a_broken_image(tmp_path, monkeypatch, limit):
     write_image(tmp_path / "a.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(UnusableError, match="broken image: DecompressionBomb"):
-        open_image(tmp_path / "a.jpg", 40, 30)
+        open_image(tmp_path / "a.jpg", (40, 30))

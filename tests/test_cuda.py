@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from conftest import tiny_arrays
 from spies import Killed, kill_hard, same_results, stop_at
-from test_contract import arrays_of, configured
+from test_contract import configured
 
 from mist_bench.baselines.parts.masks import lapsum_top_k, sinkhorn_top_k, soft_top_k, sparse_top_k
+from mist_bench.bench.cases import made_up
 from mist_bench.models.sampler import paste_patches, sample_patches
 from mist_bench.models.tensors import read
 from mist_bench.run import training
@@ -54,7 +55,7 @@ def stepped(spec):
     """Return the weights and scalars after two steps, in the second of which no wait is allowed."""
     method = build_method(spec, GPU).train()
     seed_torch(spec.seed, "method")
-    arrays = arrays_of(spec.task, B)
+    arrays = made_up(spec.task, B)
     rows = []
     for mode in ("default", "error"):  # the first makes handles and moments, for which torch waits
         batch = make_batch(arrays, [*range(B)], method.supervision, GPU, spec.task)
@@ -79,7 +80,7 @@ def test_what_is_predicted_is_what_a_cpu_predicts(spec):
 
     Weights are drawn on the CPU and equal on both.
     """
-    images = arrays_of(spec.task, B)["images"]
+    images = made_up(spec.task, B)["images"]
     found = {}
     for device in (CPU, GPU):
         method = build_method(spec, device)
@@ -176,7 +177,9 @@ def test_a_step_rounds_products_only_where_told(tiny_spec, precision):
         assert (factor @ factor)[0, 0].item() == 64
     use_deterministic_torch(1)
     assert (factor @ factor)[0, 0].item() > 64
-    method = build_method(tiny_spec(shift=2) if precision == "tf32" else tiny_spec(), GPU).train()
+    method = build_method(
+        tiny_spec(params={"shift": 2}) if precision == "tf32" else tiny_spec(), GPU
+    ).train()
     batch = make_batch(tiny_arrays(4, seed=0), [*range(4)], "labels", GPU)
     with narrow_products(precision, GPU):
         scalars = method.train_step(batch)
@@ -185,7 +188,7 @@ def test_a_step_rounds_products_only_where_told(tiny_spec, precision):
 
 
 LEASE = """
-from mist_bench.gpu_lease import gpu_lease
+from mist_bench.run.gpu_lease import gpu_lease
 with gpu_lease("cuda"):
     import torch
     print(torch.cuda.device_count(), torch.ones(2, device="cuda").sum().item())

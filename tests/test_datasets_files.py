@@ -119,9 +119,10 @@ def test_a_module_may_have_fewer_images(spec, tmp_path):
 
 @pytest.mark.parametrize("size", [0, 5])
 def test_but_not_none_and_not_more(spec, tmp_path, monkeypatch, size):
-    monkeypatch.setattr(
-        sys.modules["photo_album"], "make_split", lambda *args, **options: Split(arrays(size), "x")
-    )
+    def make_split(*args, available, files):
+        return Split(arrays(size), "x")
+
+    monkeypatch.setattr(sys.modules["photo_album"], "make_split", make_split)
     message = (
         rf"datasets.album: 4 images of image_size \[3, 8, 8\] .* images are \({size}, 3, 8, 8\)"
     )

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.random import default_rng
 from scipy.stats import qmc
 
-from mist_bench.datasets.placement import jittered_grid, most_points, poisson_disk, uneven_disk
+from mist_bench.datasets.placement import jittered_grid, most_points, poisson_disk
 
 
 def nearest(points):
@@ -25,32 +25,34 @@ def test_most_points_by_hand(side, bound):
     assert most_points(1.0, side) == bound
 
 
-@pytest.mark.parametrize("draw", [poisson_disk, uneven_disk])
+@pytest.mark.parametrize("uneven", [False, True])
 @given(
     seed=st.integers(0, 1000),
     count=st.integers(0, 6),
     radius=st.floats(4, 20),
     low=st.integers(-5, 5),
-    step=st.sampled_from([0.5, 1.0, 1e-6]),
 )
 @settings(max_examples=8, deadline=None)
-def test_points_keep_distance_bounds_and_lattice(draw, seed, count, radius, low, step):
-    points = draw(default_rng(seed), 7, count, radius, low, low + 60, step=step)
+def test_points_keep_distance_bounds_and_lattice(uneven, seed, count, radius, low):
+    points = poisson_disk(default_rng(seed), 7, count, radius, low, low + 60, uneven=uneven)
     assert points.shape == (7, count, 2)
     if count:
         assert points.min() >= low
         assert points.max() <= low + 60
-        np.testing.assert_allclose((points - low) / step, np.round((points - low) / step))
+        np.testing.assert_array_equal(points, np.round(points))
     if count > 1:
         assert nearest(points).min() >= radius - 1e-9
 
 
-@pytest.mark.parametrize("draw", [poisson_disk, uneven_disk])
-def test_same_seed_same_points_and_few_are_the_first_of_many(draw):
-    many = draw(default_rng(3), 1500, 9, 16.0, 10, 70)
-    np.testing.assert_array_equal(many, draw(default_rng(3), 1500, 9, 16.0, 10, 70))
-    np.testing.assert_array_equal(many[:5], draw(default_rng(3), 5, 9, 16.0, 10, 70))
-    assert not np.array_equal(many[:5], draw(default_rng(4), 5, 9, 16.0, 10, 70))
+@pytest.mark.parametrize("uneven", [False, True])
+def test_same_seed_same_points_and_few_are_the_first_of_many(uneven):
+    def draw(seed, n):
+        return poisson_disk(default_rng(seed), n, 9, 16.0, 10, 70, uneven=uneven)
+
+    many = draw(3, 1500)
+    np.testing.assert_array_equal(many, draw(3, 1500))
+    np.testing.assert_array_equal(many[:5], draw(3, 5))
+    assert not np.array_equal(many[:5], draw(4, 5))
 
 
 @pytest.mark.parametrize("count", [3, 9])
@@ -72,7 +74,7 @@ def test_like_scipys_full_space_and_random_choice(count):
 
 def test_uneven_points_crowd_around_a_focus_that_is_anywhere():
     even = poisson_disk(default_rng(0), 1000, 9, 14.0, 10, 70)
-    uneven = uneven_disk(default_rng(0), 1000, 9, 14.0, 10, 70)
+    uneven = poisson_disk(default_rng(0), 1000, 9, 14.0, 10, 70, uneven=True)
     assert bounding_area(uneven).mean() < 0.75 * bounding_area(even).mean()
     assert uneven.mean(1).std(0).min() > 1.5 * even.mean(1).std(0).max()
     assert uneven.mean((0, 1)) == pytest.approx([40, 40], abs=1.5)
@@ -83,7 +85,7 @@ def test_uneven_points_crowd_around_a_focus_that_is_anywhere():
     [
         (5, 60.0, r"5 points 60 px apart in \[10, 70\]² is impossible: at most 4 fit"),
         (4, 60.0, "random layouts hold so many; lower radius or margin"),
-        (9, 0.0, "radius and step must be > 0"),
+        (9, 0.0, "radius must be > 0"),
     ],
 )
 def test_what_does_not_fit_is_an_error(count, radius, message):

@@ -178,7 +178,7 @@ def test_the_second_host_is_asked_after_the_first(monkeypatch, tmp_path, genuine
         (path / fname).write_bytes(gzip.compress(genuine[fname.removesuffix(".gz")]))
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
-    monkeypatch.setattr(sources, "_reachable", lambda url: True)
+    monkeypatch.setattr(sources, "reachable", lambda url: True)
     monkeypatch.setattr(sources, "MIRRORS", ("http://first/", "http://second/"))
     sources.fetch_mirrors(tmp_path)
     assert [url for url, _ in asked] == [
@@ -207,10 +207,10 @@ def test_reachable(monkeypatch):
     monkeypatch.setattr(sources.requests.utils, "get_environ_proxies", lambda url: {})
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        assert sources._reachable(url)
-    assert not sources._reachable(url)
+        assert sources.reachable(url)
+    assert not sources.reachable(url)
     monkeypatch.setattr(sources.requests.utils, "get_environ_proxies", lambda url: {"http": "p"})
-    assert sources._reachable(url)
+    assert sources.reachable(url)
 
 
 def pack(files):

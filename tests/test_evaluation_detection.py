@@ -5,7 +5,20 @@ from hypothesis import strategies as st
 from test_evaluation_matching import scene, square
 
 from mist_bench.evaluation import detection
-from mist_bench.evaluation.detection import label_metrics, location_metrics
+from mist_bench.evaluation.detection import (
+    box_hits,
+    center_hits,
+    fraction,
+    greedy_box_hits,
+    greedy_center_hits,
+    label_hits,
+    label_hits_official,
+    label_metrics,
+    location_metrics,
+    overlaps,
+    overlaps_official,
+    precision_recall_f1,
+)
 from mist_bench.evaluation.matching import Scene
 
 EMPTY = scene([], [], [], [])
@@ -13,61 +26,61 @@ EMPTY = scene([], [], [], [])
 
 def test_one_detection_may_serve_two_truths_only_officially():
     one = [scene([square(10)], [1], [square(8), square(12)], [1, 1])]
-    assert detection.iou50_official(one) == 1.0
-    assert detection.iou50(one) == 0.5
+    assert fraction(one, overlaps_official) == 1.0
+    assert fraction(one, overlaps) == 0.5
 
 
 def test_iou_of_exactly_one_half_counts_only_when_corrected():
     one = [scene([(10, 10, 10, 20)], [1], [square(10)], [1])]
-    assert detection.iou50_official(one) == 0.0
-    assert detection.iou50(one) == 1.0
-    assert detection.both_official(one) == 1.0  # official: >= here, > there
+    assert fraction(one, overlaps_official) == 0.0
+    assert fraction(one, overlaps) == 1.0
+    assert fraction(one, greedy_box_hits) == 1.0  # official: >= here, > there
 
 
 def test_errors_on_digit_zero_are_not_counted_officially():
     # truth 0, 0, 5; found 5, 5, 5: two zeros are missing
     one = [scene([square(0)] * 3, [5, 5, 5], [square(0)] * 3, [0, 0, 5])]
-    assert detection.classification(one, 10) == pytest.approx(1 / 3)
-    assert detection.classification_official(one, 10) == 1.0
+    assert fraction(one, label_hits) == pytest.approx(1 / 3)
+    assert fraction(one, label_hits_official) == 1.0
 
 
 def test_errors_on_other_digits_are_counted_in_both():
     # truth 1, 1, 0, 5; found 1, 0, 0, 7: a 1 and the 5 are missing
     one = [scene([square(0)] * 4, [1, 0, 0, 7], [square(0)] * 4, [1, 1, 0, 5])]
-    assert detection.classification(one, 10) == 0.5
-    assert detection.classification_official(one, 10) == 0.5
+    assert fraction(one, label_hits) == 0.5
+    assert fraction(one, label_hits_official) == 0.5
 
 
 def test_labels_are_counted_per_image():
     first = scene([square(0)], [1], [square(0)], [2])
     second = scene([square(0)], [2], [square(0)], [1])
-    assert detection.classification([first, second], 3) == 0.0
+    assert fraction([first, second], label_hits) == 0.0
 
 
 def test_both_is_optimal_and_official_both_is_greedy():
     # truth 0 takes the detection between the two (IoU 18/22 against 17/23), which truth 1 needs
     one = [scene([square(12), square(7)], [3, 3], [square(10), square(14)], [3, 3])]
     np.testing.assert_allclose(one[0].iou, [[18 / 22, 18 / 22], [17 / 23, 13 / 27]])
-    assert detection.both_official(one) == 0.5
-    assert detection.both(one) == 1.0
+    assert fraction(one, greedy_box_hits) == 0.5
+    assert fraction(one, box_hits) == 1.0
 
 
 def test_both_needs_the_label():
     one = [scene([square(10), square(50)], [3, 4], [square(10), square(50)], [3, 5])]
-    assert detection.both(one) == detection.both_official(one) == 0.5
-    assert detection.iou50(one) == 1.0
+    assert fraction(one, box_hits) == fraction(one, greedy_box_hits) == 0.5
+    assert fraction(one, overlaps) == 1.0
 
 
 def test_fractions_are_over_the_whole_set_not_the_mean_of_images():
     full = scene([square(10)], [1], [square(10)], [1])
     half = scene([square(10)], [1], [square(10), square(50), square(90)], [1, 1, 1])
-    assert detection.both([full, half]) == 0.5
-    assert detection.classification([full, half], 2) == 0.5
+    assert fraction([full, half], box_hits) == 0.5
+    assert fraction([full, half], label_hits) == 0.5
 
 
 def test_no_detection_is_zero_everywhere():
     one = [scene([], [], [square(10), square(50)], [1, 0])]
-    metrics = location_metrics(one) | label_metrics(one, 2)
+    metrics = location_metrics(one) | label_metrics(one)
     assert metrics.pop("center_error") is None
     assert metrics.pop("miss_rate") == 1.0
     assert metrics.pop("classification_official") == 0.5  # the missing 0 is not counted
@@ -77,7 +90,7 @@ def test_no_detection_is_zero_everywhere():
 def test_images_without_truth_count_only_against_precision():
     full = scene([square(10)], [1], [square(10)], [1])
     extra = scene([square(10)], [1], [], [])
-    metrics = label_metrics([full, extra, EMPTY], 2)
+    metrics = label_metrics([full, extra, EMPTY])
     assert metrics["both"] == metrics["classification"] == metrics["recall"] == 1.0
     assert metrics["precision"] == metrics["both_precision"] == 0.5
     assert metrics["f1"] == metrics["both_f1"] == pytest.approx(2 / 3)
@@ -91,7 +104,7 @@ def test_no_truth_in_any_image_is_an_error():
 def test_surplus_detections_do_not_raise_recall_style_metrics():
     # two detections for one truth: the better-scored one is wrong
     one = [scene([square(50), square(10)], [2, 1], [square(10)], [1], scores=[0.9, 0.1])]
-    metrics = location_metrics(one) | label_metrics(one, 3)
+    metrics = location_metrics(one) | label_metrics(one)
     assert metrics["iou50"] == metrics["iou50_official"] == 0.0
     assert metrics["both"] == metrics["classification"] == 0.0
     assert metrics["recall"] == 1.0
@@ -133,10 +146,10 @@ def test_center_error_is_a_distance_in_pixels():
 
 def test_the_background_is_left_out():
     one = scene([square(10), square(50)], [1, 0], [square(10), square(50), square(90)], [1, 2, 0])
-    assert detection.center_scores([one]) == pytest.approx((1 / 2, 1 / 3, 2 / 5))
+    assert precision_recall_f1([one], center_hits) == pytest.approx((1 / 2, 1 / 3, 2 / 5))
     objects = detection.without_background(one, 0)
     assert (objects.labels.tolist(), objects.true_labels.tolist()) == ([1], [1, 2])
-    assert detection.center_scores([objects]) == pytest.approx((1.0, 0.5, 2 / 3))
+    assert precision_recall_f1([objects], center_hits) == pytest.approx((1.0, 0.5, 2 / 3))
     assert detection.without_background(one, None) is one
 
 
@@ -162,8 +175,8 @@ def test_scores_of_each_class_by_hand():
 def test_official_center_scores_are_greedy():
     # truth 0 takes the nearer detection, which alone lies inside truth 1
     one = [scene([square(12), square(5)], [3, 3], [square(10), square(20)], [3, 3])]
-    assert detection.center_scores(one, official=True) == (0.5, 0.5, 0.5)
-    assert detection.center_scores(one) == (1.0, 1.0, 1.0)
+    assert precision_recall_f1(one, greedy_center_hits) == (0.5, 0.5, 0.5)
+    assert precision_recall_f1(one, center_hits) == (1.0, 1.0, 1.0)
 
 
 def test_the_count_is_right_or_wrong_per_image():
@@ -202,7 +215,7 @@ def random_scenes(draw) -> list[Scene]:
 @settings(max_examples=60, deadline=None)
 def test_order_of_the_metrics(scenes):
     # random floats never give an IoU of exactly one half, where official and corrected differ
-    metrics = location_metrics(scenes) | label_metrics(scenes, 3)
+    metrics = location_metrics(scenes) | label_metrics(scenes)
     assert metrics["both_official"] <= metrics["both"]
     assert metrics["both"] <= min(metrics["iou50"], metrics["classification"])
     assert metrics["iou50"] <= metrics["iou50_official"]
@@ -228,10 +241,10 @@ def test_corrected_metrics_do_not_depend_on_any_order(scenes, random):
             one.true_labels[columns],
         )
 
-    before = location_metrics(scenes) | label_metrics(scenes, 3)
+    before = location_metrics(scenes) | label_metrics(scenes)
     mixed = [shuffled(one) for one in scenes]
     random.shuffle(mixed)
-    after = location_metrics(mixed) | label_metrics(mixed, 3)
+    after = location_metrics(mixed) | label_metrics(mixed)
     for name in set(before) - {"both_official", "precision_official", "recall_official"}:
         if name != "f1_official":
             assert after[name] == pytest.approx(before[name]), name
@@ -249,7 +262,9 @@ def test_a_class_alone_scores_as_it_does_among_others(scenes):
             alone = [detection.without_background(s, other) for s in alone]
         if sum(len(s.boxes) for s in alone) and sum(len(s.true_boxes) for s in alone):
             names = [f"{name}_class{label:02d}" for name in ("precision", "recall", "f1")]
-            assert [metrics[name] for name in names] == list(detection.center_scores(alone))
+            assert [metrics[name] for name in names] == list(
+                precision_recall_f1(alone, center_hits)
+            )
 
 
 @given(random_scenes())
@@ -259,6 +274,6 @@ def test_perfect_detections_are_perfect(scenes):
         Scene(s.true_boxes, np.ones(len(s.true_boxes)), s.true_labels, s.true_boxes, s.true_labels)
         for s in scenes
     ]
-    metrics = location_metrics(perfect) | label_metrics(perfect, 3)
+    metrics = location_metrics(perfect) | label_metrics(perfect)
     for name in ("iou50", "iou50_official", "both", "classification", "precision", "f1"):
         assert metrics[name] == 1.0, name

@@ -146,11 +146,11 @@ def test_right_detections_by_hand():
         [4, 8, 5],
     )
     # right; second on the same digit; wrong label; 2 px off but IoU 18/22
-    assert right_detections(one).tolist() == [True, False, False, True]
+    assert right_detections(one, match_labeled_boxes).tolist() == [True, False, False, True]
 
 
 def test_right_detections_without_detections():
-    assert right_detections(scene([], [], [square(10)], [1])).tolist() == []
+    assert right_detections(scene([], [], [square(10)], [1]), match_labeled_boxes).tolist() == []
 
 
 overlaps = arrays(np.bool_, st.tuples(st.integers(1, 5), st.integers(1, 5)))

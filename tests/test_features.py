@@ -174,7 +174,7 @@ def test_a_backbone_of_another_shape_is_refused_and_leaves_nothing(spec, data, t
         build_features(
             spec.model_copy(update={"network": wrong}), data, tmp_path / "features", "cpu"
         )
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".features.lock", "toy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy"]
 
 
 def test_a_mask_is_a_square_of_its_pixels_mean():
@@ -251,10 +251,10 @@ def test_predictions_come_back_in_pixels(out, tiny_spec, tmp_path, monkeypatch):
             return [Prediction(box, torch.ones(1), label) for _ in images]
 
     module = ModuleType("corner")
-    module.build = lambda task, **params: Corner()
+    module.build = lambda task: Corner()
     monkeypatch.setitem(sys.modules, "corner", module)
     save_file({"bias": torch.zeros(1)}, tmp_path / "w.safetensors")
-    run = tiny_spec().model_copy(update={"module": "corner"})
+    run = tiny_spec().model_copy(update={"module": "corner", "params": {}})
     predict(run, out, tmp_path / "w.safetensors", tmp_path / "p.npz", "cpu", "val")
     with np.load(tmp_path / "p.npz") as stored:
         assert stored["boxes"].tolist() == [[[5.5, 5.5, 4, 4]]] * 2

@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from numpy.random import default_rng
-from test_reporting_tables import make_config, put_run
+from test_reporting_tables import config_of, make_config, put_run
 
 from mist_bench.config.schema import Config
 from mist_bench.datasets.files import save_manifest, save_split
 from mist_bench.datasets.gabor import gabor_kernel, make_split
+from mist_bench.evaluation.matching import stored_scene
 from mist_bench.reporting.figures.figure4_gabor import (
     figure4,
     found_by_distance,
     found_words,
     learned_kernels,
-    noise_scenes,
     true_kernels,
 )
 from mist_bench.reporting.figures.parts import RIGHT, TRUTH, WRONG, MissingResultError
@@ -36,11 +36,12 @@ PARAMS = {
 
 @pytest.fixture
 def config() -> Config:
-    base = make_config(seeds=[0]).model_dump()
+    base = make_config("made_up", seeds=[0]).model_dump(mode="json")
     setup = {"task": "reconstruction", "dataset": "gabor", "num_instances": K, "methods": ["mist"]}
-    data = base["datasets"]["mnist_hard"] | {"box_size": 16, "params": PARAMS, "num_classes": 0}
+    data = base["datasets"]["mnist_hard"] | {"module": "mist_bench.datasets.gabor"}
+    data |= {"box_size": 16, "params": PARAMS, "num_classes": 0}
     parts = {"experiments": {EXPERIMENT: setup}, "datasets": {"gabor": data}}
-    return Config(**(base | parts))
+    return config_of(**(base | parts))
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def results(tmp_path):
     boxes[:, K - 1, 1] += 10
     put_run(folder, "mist", 0, {"rmse": 0.1}, experiment=EXPERIMENT)
     run = folder / "runs" / EXPERIMENT / "mist" / "seed0"
-    (run / "config.json").write_text(json.dumps({"params": {"extent": EXTENT}}))
+    (run / "config.json").write_text(json.dumps({"params": {"autoencoder": {"extent": EXTENT}}}))
     kernels = true_kernels(PARAMS, EXTENT, SIDE)
     patches = np.broadcast_to(kernels[[0, 1, 0], None], (6, K, 1, SIDE, SIDE))
     np.savez(
@@ -75,6 +76,10 @@ def results(tmp_path):
         patches=patches.astype(np.float16),
     )
     return folder
+
+
+def scenes_of(truth, stored):
+    return [stored_scene(stored, truth, i) for i in range(len(truth["counts"]))]
 
 
 def words(figure: Figure) -> list[str]:
@@ -117,7 +122,7 @@ def test_learned_kernels_are_means_of_right_patches_by_likeness():
     patches[0, 0, 0] = [[1, 0], [0, 0.5]]
     patches[0, 1, 0] = [[0.5, 0.25], [0, 0]]
     patches[0, 2] = patches[1] = 7
-    learned, likeness = learned_kernels(noise_scenes(truth, stored), patches, true)
+    learned, likeness = learned_kernels(scenes_of(truth, stored), patches, true)
     # cosines 1 / |(1, .5)| and .5 / |(.5, .25)|
     np.testing.assert_allclose(likeness, [2 / np.sqrt(5), np.nan, np.nan])
     np.testing.assert_allclose(learned[0], [[0.75, 0.125], [0, 0.25]])
@@ -134,7 +139,7 @@ def test_found_impulses_are_counted_by_the_distance_of_the_nearest_other():
         "boxes": np.concatenate([places, side], axis=2).astype(np.float32),
     }
     stored = {"counts": np.array([3, 1]), "scores": np.ones((2, 3)), "boxes": truth["boxes"][:, :3]}
-    scenes = noise_scenes(truth, stored)  # all but the fourth impulse are found
+    scenes = scenes_of(truth, stored)  # all but the fourth impulse are found
     assert found_by_distance(scenes, (4, 6)) == [(0, 0), (2, 2), (2, 3)]  # 4 is not below 4
     assert found_by_distance(scenes, (5, 10)) == [(2, 2), (1, 2), (1, 1)]
     assert found_words(scenes, 10) == (
@@ -146,7 +151,7 @@ def test_found_impulses_are_counted_by_the_distance_of_the_nearest_other():
 def test_no_impulse_at_all_gets_no_words():
     truth = {"counts": np.zeros(1, int), "labels": np.empty((1, 0)), "boxes": np.empty((1, 0, 4))}
     stored = {"counts": [1], "scores": np.ones((1, 1)), "boxes": np.ones((1, 1, 4))}
-    assert found_words(noise_scenes(truth, stored), 12) == ""
+    assert found_words(scenes_of(truth, stored), 12) == ""
 
 
 def test_figure_shows_the_first_image_whose_impulses_are_nearest_to_k(config, results):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mist_bench.baselines.parts.hourglass import Hourglass, chain
+from mist_bench.baselines.parts.hourglass import Hourglass, HourglassSpec, chain
 
 
 def convolutions(network):
@@ -24,8 +24,8 @@ def pass_through(network):
 
 
 def test_the_published_detector_has_its_layers():
-    levels = [[32, 32], [64, 64], [64, 64], [64, 64]]
-    network = Hourglass(3, 11, levels=levels, before_output=32, skip_layers=3, output="normalized")
+    spec = HourglassSpec(levels=((32, 32), (64, 64), (64, 64), (64, 64)), skips=3, channels=32)
+    network = Hourglass(3, 11, spec, "normalized")
     down = [(3, 32), (32, 32), (32, 64), (64, 64), *[(64, 64)] * 4]
     skips = [*[(32, 32)] * 3, *[(64, 64)] * 6]
     up = [*[(64, 64)] * 4, (64, 64), (64, 32), (32, 32), (32, 11)]
@@ -33,9 +33,8 @@ def test_the_published_detector_has_its_layers():
 
 
 def test_levels_of_one_convolution_mirror_it():
-    network = Hourglass(
-        3, 5, levels=[[8, 16], [24], [32]], before_output=12, skip_layers=2, output="linear"
-    )
+    spec = HourglassSpec(levels=((8, 16), (24,), (32,)), skips=2, channels=12)
+    network = Hourglass(3, 5, spec, "linear")
     down = [(3, 8), (8, 16), (16, 24), (24, 32)]
     skips = [*[(16, 16)] * 2, *[(24, 24)] * 2]
     up = [(32, 24), (24, 16), (16, 12), (12, 5)]
@@ -43,8 +42,7 @@ def test_levels_of_one_convolution_mirror_it():
 
 
 def test_the_skip_and_the_way_through_the_coarse_level_add():
-    levels = {"levels": [[1], [1]], "before_output": 1, "skip_layers": 1}
-    network = pass_through(Hourglass(1, 1, **levels, output="normalized"))
+    network = pass_through(Hourglass(1, 1, HourglassSpec(levels=((1,), (1,))), "normalized"))
     image = torch.tensor([[[[0.0, 1, 5, 0], [2, 3, 0, 0]]]])
     wanted = image + torch.tensor([3.0, 3, 5, 5])  # the maximum of each 2 x 2
     torch.testing.assert_close(network(image), wanted)
@@ -54,7 +52,7 @@ def test_the_skip_and_the_way_through_the_coarse_level_add():
     ("output", "wanted"), [("activated", -0.2), ("normalized", -1.0), ("linear", -1.0)]
 )
 def test_only_an_activated_output_is_rectified(output, wanted):
-    network = Hourglass(1, 1, levels=[[1]], before_output=1, skip_layers=0, output=output)
+    network = Hourglass(1, 1, HourglassSpec(levels=((1,),)), output)
     pass_through(network)
     last = network.up[-1] if output == "linear" else network.up[-1][1]
     nn.init.constant_(last.bias, -1)
@@ -62,9 +60,8 @@ def test_only_an_activated_output_is_rectified(output, wanted):
 
 
 def test_every_weight_is_used():
-    network = Hourglass(
-        2, 3, levels=[[4, 4], [6], [8]], before_output=4, skip_layers=2, output="linear"
-    )
+    spec = HourglassSpec(levels=((4, 4), (6,), (8,)), skips=2, channels=4)
+    network = Hourglass(2, 3, spec, "linear")
     out = network(torch.rand(2, 2, 8, 8))
     assert out.shape == (2, 3, 8, 8)
     out.square().sum().backward()

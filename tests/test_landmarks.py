@@ -7,46 +7,32 @@ import pytest
 import torch
 
 from mist_bench.baselines import landmarks as zha18
-from mist_bench.baselines.parts.warps import Warp
+from mist_bench.baselines.parts.hourglass import HourglassSpec
+from mist_bench.baselines.parts.landmarks import DecoderSpec
+from mist_bench.baselines.parts.warps import Warp, WarpSpec
+from mist_bench.models.specs import AdamSpec
 from mist_bench.types import Batch, TaskSpec
 
 TASK = TaskSpec("reconstruction", (1, 24, 24), num_instances=2, num_classes=0, box_size=8.0)
 PARAMS = {
-    "padding": 4,
-    "stride": 4,
-    "detector_levels": [[8, 8], [8]],
-    "detector_skips": 1,
-    "feature_levels": [[8], [8]],
-    "feature_channels": 8,
-    "decoder_levels": [[16, 16], [16]],
-    "decoder_channels": 16,
-    "skips": 1,
-    "output": "linear",
-    "descriptors": 4,
-    "gaussian_std": 0.125,
-    "gaussian_levels": 2,
-    "concentration_weight": 10,
-    "separation_weight": 3,
-    "separation_width": 0.1,
-    "equivariance_weight": 100,
-    "reconstruction_weights": [0.5, 2],
-    "lr_factors": [1, 1],
-    "phase_starts": [0.5],
-    "schedule_steps": 4,
-    "warp_points": 3,
-    "warp_bending": 0.05,
-    "warp_translation": 0.2,
-    "warp_rotation": 10,
-    "warp_scaling": 0.1,
-    "lr": 1e-2,
-    "betas": [0.9, 0.99],
-    "weight_decay": 0,
+    "detector": HourglassSpec(levels=((8, 8), (8,)), channels=8),
+    "features": HourglassSpec(levels=((8,), (8,)), channels=8),
+    "decoder": DecoderSpec(levels=((16, 16), (16,)), channels=16, descriptors=4, gaussians=2),
+    "objective": zha18.ObjectiveSpec(
+        concentration=10, separation=3, separation_width=0.1, equivariance=100
+    ),
+    "phases": zha18.PhaseSpec(starts=(0.5,), reconstruction=(0.5, 2), lr_factors=(1, 1)),
+    "warps": WarpSpec(points=3, translation=0.2, scaling=0.1),
+    "adam": AdamSpec(lr=1e-2),
 }
 
 
-def build(task=TASK, **params):
+def build(task=TASK, padding=4, schedule_steps=4, **changes):
+    """Return the small method; mappings change single fields of its specs."""
     torch.manual_seed(0)
-    return zha18.build(task, **{**PARAMS, **params})
+    for name, spec in PARAMS.items():
+        changes[name] = spec.model_copy(update=changes.get(name, {}))
+    return zha18.build(task, padding=padding, schedule_steps=schedule_steps, **changes)
 
 
 def batch_of(size):
@@ -78,8 +64,8 @@ def test_the_frame_is_the_mean_of_the_border():
 
 
 def test_without_a_warp_nothing_is_lost_to_equivariance():
-    off = {f"warp_{name}": 0 for name in ("bending", "translation", "rotation", "scaling")}
-    assert build(**off).losses(batch_of(4).images)["equivariance"].item() < 1e-8
+    off = dict.fromkeys(("bending", "translation", "rotation", "scaling"), 0)
+    assert build(warps=off).losses(batch_of(4).images)["equivariance"].item() < 1e-8
     assert build().losses(batch_of(4).images)["equivariance"].item() > 1e-4
 
 
@@ -95,7 +81,7 @@ def test_an_equivariant_detector_loses_nothing(monkeypatch, knows_the_warp, want
     method = build()
     shift = torch.tensor([[[1.0, 0.0, 2 * 8 / 32], [0.0, 1.0, 0.0]]])
     warp = Warp(shift, 2, torch.zeros(1, 7, 2))
-    monkeypatch.setattr(zha18, "random_warp", lambda images, strength: warp)
+    monkeypatch.setattr(zha18, "random_warp", lambda images, spec: warp)
     monkeypatch.setattr(method.detector, "forward", bright_cells)
     if not knows_the_warp:
         monkeypatch.setattr(Warp, "points", lambda self, points: points)
@@ -121,12 +107,15 @@ def test_the_reconstruction_loss_is_half_the_squared_error():
 
 
 def test_phases_by_hand():
-    phases = zha18.Phases(300, [1 / 3, 2 / 3], [1, 0.1, 0.01])
-    assert [phases.at(step) for step in (0, 99, 100, 199, 200, 299, 1000)] == [0, 0, 1, 1, 2, 2, 2]
+    phases = zha18.PhaseSpec(starts=(1 / 3, 2 / 3))
+    steps = (0, 99, 100, 199, 200, 299, 1000)
+    assert [phases.at(step, 300) for step in steps] == [0, 0, 1, 1, 2, 2, 2]
+    with pytest.raises(ValueError, match=r"each phase, .* got 1, 3 and 3"):
+        zha18.PhaseSpec(starts=(0.5,))
 
 
 def test_the_learning_rate_has_phases_and_is_given_back():
-    method = build(lr_factors=[0, 1])
+    method = build(phases={"lr_factors": (0, 1)})
     before = [one.detach().clone() for one in method.parameters()]
     for changes in (False, False, True):
         method.train_step(batch_of(2))
@@ -141,7 +130,7 @@ def test_weights_carry_the_step():
         method.train_step(batch_of(2))
     other = build()
     other.load_state_dict(method.state_dict())
-    assert other.phases.at(int(other.step)) == 1
+    assert (int(other.step), other.done) == (3, 3)
     assert int(build().step) == 0
 
 
@@ -172,21 +161,27 @@ def test_reconstructions_depend_on_landmarks_and_on_descriptors():
 
 
 def test_the_loss_falls_on_a_few_images():
-    method, batch = build(schedule_steps=100, equivariance_weight=10), batch_of(8)
+    method, batch = build(schedule_steps=100, objective={"equivariance": 10}), batch_of(8)
     seen = [method.train_step(batch) for _ in range(20)]
     for name in ("loss", "reconstruction"):
         assert seen[-1][name] < 0.7 * seen[0][name]
 
 
 @pytest.mark.parametrize(
-    ("params", "message"),
+    ("change", "message"),
     [
-        ({"task": replace(TASK, image_size=(1, 24, 32))}, "square images, got 24 x 32"),
-        ({"lr_factors": [1]}, "for each phase"),
+        ({"task": replace(TASK, image_size=(1, 24, 32))}, "square images, not .* 24 x 32"),
+        ({"schedule_steps": None}, "needs schedule_steps"),
         ({"padding": 5}, "34 px cannot be divided"),
-        ({"decoder_levels": [[8]] * 3}, "24 px cannot be divided by stride 4 and then halved 2"),
+        (
+            {"decoder": DecoderSpec(levels=((8,),) * 3, channels=8)},
+            "24 px cannot be .* and then halved 2",
+        ),
     ],
 )
-def test_what_does_not_fit_is_refused(params, message):
+def test_what_does_not_fit_is_refused(change, message):
+    names = ("detector", "features", "decoder")
+    values = {"task": TASK, "padding": 4, "stride": 4, "schedule_steps": 4}
+    values |= {name: PARAMS[name] for name in names} | change
     with pytest.raises(ValueError, match=message):
-        build(**params)
+        zha18.check(values.pop("task"), **values)

@@ -1,178 +1,139 @@
-"""What every file must be: in its layer, explained, short, and free of what does harm."""
+"""What every file must be: in its layer, explained, and free of what does harm."""
 
 import ast
 import re
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import pytest
-
-from mist_bench.config import provenance
-
 ROOT = Path(__file__).parents[1]
-MODULES = sorted([*(ROOT / "src").rglob("*.py"), *(ROOT / "baselines").rglob("*.py")])
-TEXTS = sorted(
-    path
-    for path in [
-        *ROOT.glob("*"),
-        *(ROOT / ".ci").glob("*"),
-        *(ROOT / "tests").rglob("*"),
-        *(ROOT / "workflow").rglob("*"),
-        *MODULES,
-    ]
-    if path.is_file() and path.suffix != ".pyc"
+# a package may import those before it: data and imports flow one way. Rivals come before MIST,
+# an edit of which must not retrain them.
+ORDER = (
+    *("types", "spec", "boxes", "config", "datasets"),
+    *("models", "backbones", "baselines", "mist"),
+    *("evaluation", "run", "reporting", "official", "bench", "forecast", "cli"),
 )
-BASE = {
-    *("types", "boxes", "signatures", "schema", "config", "machine", "provenance", "seeding"),
-    "transfer",
-}
-# group -> the groups it may import; data and imports flow one way
-MAY_IMPORT = {
-    "types": set(),
-    "boxes": set(),
-    "machine": set(),
-    "seeding": set(),
-    "transfer": set(),
-    "gpu_lease": set(),
-    "signatures": set(),
-    "schema": {"types", "signatures"},
-    "config": {"types", "signatures", "schema", "config_files"},
-    "config_files": {"signatures"},
-    "provenance": set(),
-    "targets": {"config", "schema", "signatures"},
-    "config_docs": {"config", "schema", "provenance", "types"},
-    "datasets": BASE,
-    "models": BASE,
-    "backbones": BASE | {"models"},
-    "features": BASE | {"datasets", "backbones", "prediction"},
-    "official_import": BASE | {"models", "backbones", "prediction", "checkpoint"},
-    "mist": BASE | {"models"},
-    "mist_autoencoder": BASE | {"models", "mist"},
-    "baselines": BASE | {"models"},  # not mist: an edit there must not retrain its competitors
-    "checkpoint": BASE,
-    "runlog": BASE | {"checkpoint"},
-    "prediction": BASE | {"datasets"},
-    "tracing": BASE | {"datasets", "models", "mist", "prediction"},
-    "validation": BASE | {"evaluation", "prediction"},
-    "training": BASE | {"datasets", "prediction", "checkpoint", "runlog", "validation"},
-    "evaluation": BASE | {"datasets"},
-    "reporting": BASE | {"datasets", "evaluation", "targets"},
-    "bench": BASE
-    | {
-        "signatures",
-        "targets",
-        "datasets",
-        "models",
-        "mist",
-        "training",
-        "prediction",
-        "evaluation",
-        "reporting",
-    },
-    "planning": BASE | {"targets", "bench"},
-    "planning_text": {"planning"},
-    "work_folders": {"provenance"},
-    "cli_parser": set(),
-    "cli_inputs": BASE | {"targets"},
-    "cli": BASE
-    | {
-        "cli_parser",
-        "cli_inputs",
-        "gpu_lease",
-        "targets",
-        "config_docs",
-        "datasets",
-        "training",
-        "prediction",
+# what a result is computed by: an edit of how data are made or read retrains nothing
+METHODS = ("models", "backbones", "baselines", "mist")
+MAY_BE_IN_METHODS = {"types", "spec", "boxes", *METHODS}
+# what Snakemake and the tables import, which no job should wait seconds for
+TORCH_FREE = (
+    *("types", "spec", "boxes", "config", "datasets", "evaluation", "reporting"),
+    *("cli.main", "forecast.jobs", "forecast.text", "models.specs", "run.gpu_lease", "run.machine"),
+)
+TORCH = {"torch", "torchvision", "safetensors.torch"}
+
+
+def files_of_modules():
+    """Return each module's file by its dotted name."""
+    places = {"mist_bench": ROOT / "src/mist_bench", "mist_bench.baselines": ROOT / "baselines"}
+    return {
+        ".".join([top, *path.relative_to(folder).with_suffix("").parts]).removesuffix(
+            ".__init__"
+        ): path
+        for top, folder in places.items()
+        for path in folder.rglob("*.py")
     }
-    | {"evaluation", "features", "official_import", "tracing", "reporting", "bench"}
-    | {"planning", "planning_text", "work_folders"},
-}
-TORCH_FREE = {
-    *(
-        "types",
-        "boxes",
-        "signatures",
-        "schema",
-        "config",
-        "config_files",
-        "machine",
-        "provenance",
-        "targets",
-        "config_docs",
-        "cli_parser",
-        "cli_inputs",
-        "gpu_lease",
-        "planning",
-        "planning_text",
-        "work_folders",
-    ),
-    *("datasets", "evaluation", "reporting"),
-}
 
 
-def name_of(path):
-    """Return the dotted name of a module's file."""
-    inside = path.relative_to(ROOT / "src" if ROOT / "src" in path.parents else ROOT)
-    return ".".join(inside.with_suffix("").parts).removesuffix(".__init__")
+MODULES = files_of_modules()
 
 
-def group_of(module):
+@cache
+def tree_of(module):
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def statements(node, lazy):
+    """Return the statements below ``node``: with ``lazy``, those inside functions, too."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        if lazy or not isinstance(child, ast.FunctionDef):
+            yield from statements(child, lazy)
+
+
+@cache
+def imported(module, lazy=True):
+    """Return the dotted names that a module imports, of a package's name its module."""
+    names = set()
+    for node in statements(tree_of(module), lazy):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: name the whole module, not {'.' * node.level}"
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= inner & MODULES.keys() if inner & MODULES.keys() else {node.module}
+    return frozenset(names)
+
+
+def package(module):
     """Return the layer of a module: ``datasets`` for ``mist_bench.datasets.build``."""
-    top, _, rest = module.partition(".")
-    return rest.partition(".")[0] if top == "mist_bench" else top
+    return module.split(".")[1] if "." in module else ""
 
 
-def imported(path):
-    """Return what a file imports when it runs, each with its whole dotted name."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    module = name_of(path)
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    return {name for name, _, _ in provenance._bindings(tree, package)}
+def test_imports_go_one_way():
+    graph = {module: imported(module) & MODULES.keys() for module in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(f"modules import each other: {' < '.join(error.args[1])}") from None
+    assert {package(module) for module in MODULES} <= {"", *ORDER}, "add the package to ORDER"
+    wrong = []
+    for module, names in graph.items():
+        own = package(module)
+        if not own:
+            continue
+        allowed = set(ORDER[: ORDER.index(own) + 1])
+        allowed = allowed & MAY_BE_IN_METHODS if own in METHODS else allowed
+        wrong += [f"{module} imports {name}" for name in names if package(name) not in allowed]
+    assert not wrong, "\n".join(wrong)
 
 
-PATHS = pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_torch_stays_where_networks_are():
+    prefixes = tuple(f"mist_bench.{name}" for name in TORCH_FREE)
+    waiting = [module for module in MODULES if f"{module}.".startswith(prefixes)]
+    ways = {module: module for module in waiting}
+    wrong = []
+    while waiting:
+        module = waiting.pop()
+        for name in imported(module, lazy=False):
+            if name.split(".")[0] in TORCH or name in TORCH:
+                wrong.append(f"{ways[module]} > {name}")
+            elif name in MODULES and name not in ways:
+                ways[name] = f"{ways[module]} > {name}"
+                waiting.append(name)
+    assert not wrong, "\n".join(wrong)
 
 
-@PATHS
-def test_imports_go_one_way(path):
-    group = group_of(name_of(path))
-    if not group:
-        return
-    assert group in MAY_IMPORT, f"add the layer of {path.name} to this test"
-    own = [name for name in imported(path) if name.split(".")[0] in ("mist_bench", "baselines")]
-    groups = {group_of(name) for name in own if provenance.source(name)} - {group, ""}
-    assert groups <= MAY_IMPORT[group]
+def test_a_file_says_what_it_is():
+    wrong = [module for module in MODULES if not ast.get_docstring(tree_of(module))]
+    assert not wrong, "\n".join(wrong)
 
 
-@PATHS
-def test_torch_stays_where_networks_are(path):
-    if group_of(name_of(path)) in TORCH_FREE:
-        assert not [
-            name
-            for name in imported(path)
-            if name.split(".")[0] in ("torch", "torchvision") or name == "safetensors.torch"
-        ]
+def test_nothing_is_unpickled():
+    wrong = []
+    for module in MODULES:
+        if {"pickle", "dill", "joblib", "cloudpickle"} & imported(module):
+            wrong.append(module)
+        for call in (node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Call)):
+            given = {word.arg: ast.unparse(word.value) for word in call.keywords}
+            loads = ast.unparse(call.func) == "torch.load" and given.get("weights_only") != "True"
+            if loads or given.get("allow_pickle", "False") != "False":
+                wrong.append(f"{module}:{call.lineno}")
+    assert not wrong, "\n".join(wrong)
 
 
-@PATHS
-def test_a_file_says_what_it_is(path):
-    text = path.read_text(encoding="utf-8")
-    assert ast.get_docstring(ast.parse(text)), "no docstring"
-    assert len(text.splitlines()) <= 300
-
-
-@PATHS
-def test_nothing_is_unpickled(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert not {"pickle", "dill", "joblib", "cloudpickle"} & imported(path)
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        given = {word.arg: ast.unparse(word.value) for word in call.keywords}
-        assert given.get("allow_pickle", "False") == "False"
-        if ast.unparse(call.func) == "torch.load":
-            assert given.get("weights_only") == "True"
-
-
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_file_names_a_machine(path):
+def test_no_file_names_a_machine():
+    folders = (".ci", "baselines", "docs", "examples", "profiles", "src", "tests", "workflow")
+    paths = [*ROOT.glob("*"), *(path for name in folders for path in (ROOT / name).rglob("*"))]
     places = re.compile(r"(?<![\w.])/(?:home|root|Users|work|scratch|mnt)/\w")
-    assert not places.search(path.read_text(encoding="utf-8", errors="replace"))
+    wrong = []
+    for path in paths:
+        if path.is_file() and path.suffix not in (".pyc", ".png", ".npz"):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            found = [number for number, line in enumerate(lines, 1) if places.search(line)]
+            wrong += [f"{path.relative_to(ROOT)}:{number}" for number in found]
+    assert not wrong, "\n".join(wrong)

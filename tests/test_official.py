@@ -1,23 +1,22 @@
 """The paper's networks: sizes, shapes, one block by hand, and what the paper preset builds."""
 
-import importlib
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import configuration
 from torch import nn
 
-from mist_bench import mist
 from mist_bench.config import resolve as settings
 from mist_bench.models.detector import build_detector
-from mist_bench.models.heads import build_classifier
 from mist_bench.models.keypoint_step import KeypointStep
 from mist_bench.models.paper import OfficialClassifier, OfficialHeatmap, SharedNormBlock
+from mist_bench.models.specs import ClassifierSpec, DetectorSpec, KeypointSpec
+from mist_bench.run.method import build_method
 from mist_bench.types import Batch, TaskSpec
 
-SETTINGS = Path(__file__).parents[1] / "workflow" / "config"
+CPU = torch.device("cpu")
 DETECTOR = {
     "networks": "official",
     "channels": 32,
@@ -39,7 +38,7 @@ def count(module):
 
 @pytest.fixture(scope="module")
 def paper():
-    return settings.load(SETTINGS, {"preset": "paper"})
+    return configuration("paper")
 
 
 @pytest.mark.parametrize(("in_channels", "parameters"), [(3, 74_407), (1, 74_339)])
@@ -138,7 +137,7 @@ def test_outside_the_image_is_its_reflection():
 
 def test_a_detector_without_offsets_has_one_channel_and_whole_keypoints():
     torch.manual_seed(0)
-    detector = build_detector(1, 20.0, **{**DETECTOR, "channels": 4})
+    detector = build_detector(1, 20.0, DetectorSpec(**{**DETECTOR, "channels": 4}))
     heatmap, offsets = detector(torch.rand(2, 1, 24, 24))
     assert detector.network.head.out_channels == 1
     assert heatmap.shape == (2, 24, 24)
@@ -154,7 +153,8 @@ def test_the_local_softmax_subtracts_the_chosen_maximum():
     response[0, 0, 12, 8], response[0, 0, 12, 40] = 2, 0
     found = {}
     for maximum in ("global", "local"):
-        detector = build_detector(1, 20.0, **{**DETECTOR, "softmax_maximum": maximum})
+        spec = DetectorSpec(**{**DETECTOR, "softmax_maximum": maximum})
+        detector = build_detector(1, 20.0, spec)
         detector.network = nn.Identity()
         found[maximum] = detector(response)[0][0, 12, 40].item()
     assert found["global"] == pytest.approx(math.exp(-20) / (math.exp(-20) + 1e-6))
@@ -162,35 +162,24 @@ def test_the_local_softmax_subtracts_the_chosen_maximum():
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"stride": 4}, "the official heatmap network has stride 1, got 4"),
-        ({"networks": "compact"}, "the compact heatmap network has stride 2 or 4, got 1"),
-        ({"networks": "large"}, r"networks must be one of compact, .*; got 'large'"),
-    ],
+    ("networks", "stride", "allowed"), [("official", 4, "1"), ("compact", 1, "2 or 4")]
 )
-def test_contradictory_detectors_are_refused(change, words):
-    with pytest.raises(ValueError, match=words):
-        build_detector(1, 20.0, **{**DETECTOR, **change})
+def test_networks_have_their_own_strides(networks, stride, allowed):
+    with pytest.raises(ValueError, match=f"networks {networks} has stride {allowed}, not {stride}"):
+        DetectorSpec(**{**DETECTOR, "networks": networks, "stride": stride})
 
 
-@pytest.mark.parametrize(
-    ("networks", "words"),
-    [
-        ("official", "the official classifier takes patches of 32 px, got 20"),
-        ("large", r"networks must be one of compact, .*; got 'large'"),
-    ],
-)
-def test_contradictory_classifiers_are_refused(networks, words):
-    with pytest.raises(ValueError, match=words):
-        build_classifier(1, 10, networks=networks, channels=8, patch_size=20, window=0)
+def test_the_official_classifier_takes_patches_of_32_px():
+    with pytest.raises(ValueError, match="networks official takes patches of 32 px, not 20"):
+        ClassifierSpec(networks="official", channels=8, patch_size=20, window=0)
 
 
-@pytest.mark.parametrize("clip", [None, math.inf])
-def test_a_keypoint_step_without_limit_is_plain_gradient_descent(clip):
+def test_a_keypoint_step_without_limit_is_plain_gradient_descent():
     boxes = torch.tensor([[[10.0, 20, 5, 5], [1, 2, 5, 5]]])
     grad = torch.tensor([[[0.5, -1, 9, 9], [0, 0, 9, 9]]])
-    moved = KeypointStep(312.5, clip, 2, 0.0).move(boxes, boxes, grad)
+    moved = KeypointStep(KeypointSpec(lr=312.5, clip=None, steps=2, order="x_tau_eta")).move(
+        boxes, boxes, grad
+    )
     expected = torch.tensor([[[10 - 156.25, 20 + 312.5, 5, 5], [1, 2, 5, 5]]])
     assert torch.equal(moved, expected)
 
@@ -198,9 +187,9 @@ def test_a_keypoint_step_without_limit_is_plain_gradient_descent(clip):
 @pytest.fixture
 def official_mist(paper):
     """MIST as the paper preset has it, on images of 40 px with two digits."""
-    torch.manual_seed(0)
-    params = settings.run_spec(paper, "mnist_hard_classification", "mist", 0).params
-    return mist.build(TaskSpec("classification", (1, 40, 40), 2, 10, 20.0), **params)
+    spec = settings.run_spec(paper, "mnist_hard_classification", "mist", 0)
+    task = TaskSpec("classification", (1, 40, 40), 2, 10, 20.0)
+    return build_method(spec.model_copy(update={"task": task}), CPU)
 
 
 def test_one_step_of_mist_changes_both_networks(official_mist):
@@ -219,7 +208,7 @@ def test_the_paper_preset_is_the_official_recipe(paper):
     sizes = paper.datasets["mnist_hard"].sizes
     epochs = spec.training.steps * spec.training.batch_size / sizes["train"]
     assert (sizes, epochs) == ({"train": 50_000, "val": 5_000, "test": 5_000}, 10)
-    assert spec.params["keypoint_lr"] * spec.training.batch_size == 1e4  # on the batch's mean
+    assert spec.params["keypoints"]["lr"] * spec.training.batch_size == 1e4  # on the batch's mean
     assert spec.task.image_size == (1, 80, 80)
 
 
@@ -228,22 +217,20 @@ def test_the_specification_keeps_a_missing_limit(paper):
     spec = settings.run_spec(paper, "mnist_hard_classification", "mist", 0)
     again = settings.RunSpec.model_validate_json(settings.canonical(spec))
     assert again == spec
-    assert again.params["keypoint_clip"] is None
+    assert again.params["keypoints"]["clip"] is None
 
 
 def test_the_paper_preset_builds_every_method(paper):
     for experiment, setup in paper.experiments.items():
         for name in setup.methods:
             spec = settings.run_spec(paper, experiment, name, 0)
-            method = importlib.import_module(spec.module).build(spec.task, **spec.params)
-            assert count(method) > 0
+            assert count(build_method(spec, CPU)) > 0
 
 
 @pytest.mark.parametrize(("name", "outputs"), [("mist", 1), ("channelwise", 9), ("supervised", 1)])
 def test_methods_of_the_paper_preset_share_its_networks(paper, name, outputs):
     """Only the heatmap's channels differ (Sec. 5.1): 32 weights and a bias for each."""
     spec = settings.run_spec(paper, "mnist_hard_classification", name, 0)
-    method = importlib.import_module(spec.module).build(spec.task, **spec.params)
-    assert count(method) == 74_339 + (outputs - 1) * 33 + 2_095_392 + 1_290
+    assert count(build_method(spec, CPU)) == 74_339 + (outputs - 1) * 33 + 2_095_392 + 1_290
     own = settings.run_spec(paper, "mnist_hard_classification", "mist", 0).params
-    assert [key for key in own if spec.params.get(key, own[key]) != own[key]] == []
+    assert spec.params["classifier"] == own["classifier"]

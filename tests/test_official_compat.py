@@ -5,13 +5,14 @@ from functools import partial
 import official_code as official
 import pytest
 import torch
+from conftest import configuration
 from safetensors.torch import save_file
 from test_official_parity import imported as imported_into
 from torch import nn
 
 from mist_bench.backbones import resnet
 from mist_bench.config import resolve as settings
-from mist_bench.config import targets
+from mist_bench.config.files import merge
 from mist_bench.models.paper import with_image_statistics
 from mist_bench.models.sampler import sample_patches
 from mist_bench.models.selection import top_k
@@ -20,7 +21,7 @@ from mist_bench.run.method import build_method
 from mist_bench.types import Batch
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
-CONFIG = settings.load(targets.SETTINGS, {"preset": "paper", "compat": "official"})
+CONFIG = configuration("paper", compat="official")
 KINDS = ("weight", "bias")
 imported = partial(imported_into, config=CONFIG)
 
@@ -57,7 +58,7 @@ def pascal():
     return values, random(4, 256, 14, 14, seed=6)
 
 
-OPTIONS = {"detector_channels": 8, "classifier_channels": 12, "patch_size": 8}
+OPTIONS = {"detector": {"channels": 8}, "classifier": {"channels": 12, "patch_size": 8}}
 
 
 def test_pascal_with_boxes_that_leave_the_map(pascal):
@@ -126,7 +127,7 @@ def test_offsets_count_the_same_for_every_image_unless_told_otherwise(pascal):
     batch = Batch(features, [torch.tensor([3, 0])] * 4)
     grads = {}
     for weighed in (False, True):
-        method = imported(PASCAL, values, **OPTIONS, weigh_offsets=weighed).train()
+        method = imported(PASCAL, values, **OPTIONS, official={"weigh_offsets": weighed}).train()
         method.train_step(batch)
         grads[weighed] = method.detector.network.head.bias.grad
     assert grads[True][0] == grads[False][0]
@@ -196,13 +197,9 @@ def test_the_backbone_is_one_that_never_leaves_training_mode(tmp_path):
     assert (other - expected).abs().mean() > 0.1
 
 
-@pytest.mark.parametrize(
-    ("params", "words"),
-    [
-        ({"networks": "official_features"}, "gray_copies: 3 needs gray images and networks off"),
-    ],
-)
-def test_switches_that_do_not_fit(params, words):
+def test_copies_of_gray_need_the_networks_of_images():
     spec = settings.run_spec(CONFIG, MNIST, "mist", 0)
-    with pytest.raises(ValueError, match=words):
-        build_method(spec.model_copy(update={"params": spec.params | params}), torch.device("cpu"))
+    networks = {"networks": "official_features"}
+    params = merge(spec.params, {"detector": networks, "classifier": networks})
+    with pytest.raises(ValueError, match="gray_copies above 1 needs gray images"):
+        build_method(spec.model_copy(update={"params": params}), torch.device("cpu"))

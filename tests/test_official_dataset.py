@@ -123,7 +123,7 @@ def painted(root):
     [
         (replaced("test.txt", "\n"), "test.txt: empty"),
         (replaced("test.txt", "test/00000.png\n"), "split test has 1 images, 2 rows of labels, 2"),
-        (replaced("test.txt", "a.png\nb.png\n"), "a.png: cannot be read as an image: No such"),
+        (replaced("test.txt", "a.png\nb.png\n"), "a.png: missing image: there is no such file"),
         (replaced("test.txt", "../a.png\n/b.png\n"), "test.txt: path leaves its folder"),
         (replaced("test_labels.txt", "1,2\n3\n"), "test_labels.txt: equally many whole numbers"),
         (replaced("test_labels.txt", "1,2\n3,x\n"), "test_labels.txt: equally many whole numbers"),
@@ -131,7 +131,10 @@ def painted(root):
         (replaced("test_labels.txt", ("1," * 8 + "99\n") * 2), "num_classes is 10, but a label 99"),
         (replaced("test_labels.txt", ("1," * 8 + "-1\n") * 2), "labels must be >= 0"),
         (replaced("test_keypoints.npy", "no array"), "test_keypoints.npy: not an array"),
-        (replaced("test/00001.png", "no image"), "test/00001.png: cannot be read as an image"),
+        (
+            replaced("test/00001.png", "no image"),
+            "00001.png: broken image: Unidentified",
+        ),
         (lambda root: (root / "test_labels.txt").unlink(), "test_labels.txt: cannot be read: No"),
         (lambda root: (root / "test_keypoints.npy").unlink(), "keypoints.npy: not an array of"),
         (saved(np.zeros((2, 9))), "keypoints must be (N, L, 3) numbers x, y and half side"),

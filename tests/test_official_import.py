@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torchvision.models import resnet34
 
 from mist_bench.backbones import resnet
+from mist_bench.cli import inputs
 from mist_bench.cli import main as cli
 from mist_bench.config import resolve as settings
 from mist_bench.config.provenance import file_digest
@@ -63,8 +64,8 @@ def test_mnist(run, mnist, tmp_path):
     code, out, _ = run(mnist)
     assert (code, out) == (0, "run: the authors' weights for mnist_hard_classification\n")
     assert sorted(os.listdir("run")) == ["config.json", "origin.json", "weights.safetensors"]
-    spec = cli.read_spec("run/config.json", RunSpec)
-    config = cli.load_preset("paper")
+    spec = inputs.read_spec("run/config.json", RunSpec)
+    config = inputs.load_preset("paper")
     assert spec == settings.run_spec(config, "mnist_hard_classification", "mist", 0)
     method = load_method(spec, Path("run/weights.safetensors"), CPU)
     weight = mnist["classifier"]["encoder.layers.10.blocks.2.block.3.weight"]
@@ -113,7 +114,7 @@ def test_pascal(pascal):
     values, folder = pascal
     names = ["backbone.safetensors", "config.json", "features.json", "origin.json"]
     assert sorted(os.listdir(folder)) == [*names, "weights.safetensors"]
-    spec = cli.read_spec(str(folder / "config.json"), RunSpec)
+    spec = inputs.read_spec(str(folder / "config.json"), RunSpec)
     assert spec.experiment == "pascal_coco_classification"
     method = load_method(spec, folder / "weights.safetensors", CPU)
     head = values["detector"]["backbone.detector_head.0.weight"]
@@ -132,7 +133,7 @@ def test_the_backbone_is_torchvisions(pascal):
     missing, unexpected = whole.load_state_dict(renamed, strict=False)
     assert unexpected == []
     assert {name.split(".")[0] for name in missing} == {"layer4", "fc"}
-    features = cli.read_spec(str(folder / "features.json"), FeatureSpec)
+    features = inputs.read_spec(str(folder / "features.json"), FeatureSpec)
     assert (features.draws, features.flip, features.mask) == (1, 0, None)
     assert features.network.params["weights"] == str(folder / "backbone.safetensors")
     images = torch.rand(1, 3, 32, 32)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mist_bench.cli import inputs
 from mist_bench.cli import main as cli
 from mist_bench.config import resolve as settings
 from mist_bench.config.schema import FeatureSpec, RunSpec
@@ -26,8 +27,8 @@ def test_mnist(tmp_path):
     """Three channels as they are, and every quirk of the code that a run can have."""
     values = official.random_values(official.mnist_shapes())
     out = imported(values, tmp_path)
-    spec = cli.read_spec(str(out / "config.json"), RunSpec)
-    config = cli.load_preset("paper_official")
+    spec = inputs.read_spec(str(out / "config.json"), RunSpec)
+    config = inputs.load_preset("paper_official")
     assert spec == settings.run_spec(config, "mnist_hard_classification", "mist", 0)
     found = load_file(out / "weights.safetensors")
     for ours, part, theirs in (
@@ -48,9 +49,9 @@ def test_mnist(tmp_path):
 
 def test_pascal(tmp_path):
     out = imported(official.random_values(official.pascal_shapes()), tmp_path)
-    spec = cli.read_spec(str(out / "config.json"), RunSpec)
-    assert (spec.preset, spec.params["weigh_offsets"]) == ("paper_official", False)
-    features = cli.read_spec(str(out / "features.json"), FeatureSpec)
+    spec = inputs.read_spec(str(out / "config.json"), RunSpec)
+    assert (spec.preset, spec.params["official"]["weigh_offsets"]) == ("paper_official", False)
+    features = inputs.read_spec(str(out / "features.json"), FeatureSpec)
     assert features.network.params["image_statistics"] is True
     assert Path(features.network.params["weights"]) == out / "backbone.safetensors"
 

@@ -5,22 +5,23 @@ from dataclasses import replace
 import official_code as official
 import pytest
 import torch
+from conftest import configuration
 
 from mist_bench.config import resolve as settings
-from mist_bench.config import targets
+from mist_bench.config.files import merge
 from mist_bench.official.weights import MNIST, PASCAL, TRUNK, convert
 from mist_bench.run.method import build_method
 from mist_bench.types import Batch
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
-PAPER = settings.load(targets.SETTINGS, {"preset": "paper"})
+PAPER = configuration("paper")
 
 
 def imported(experiment, values, instances=None, *, config=PAPER, **params):
     """Return MIST of a preset, with other sizes where given, with imported weights."""
     spec = settings.run_spec(config, experiment, "mist", 0)
     task = replace(spec.task, num_instances=instances or spec.task.num_instances)
-    spec = spec.model_copy(update={"task": task, "params": spec.params | params})
+    spec = spec.model_copy(update={"task": task, "params": merge(spec.params, params)})
     tensors = convert(official.joined(values), spec)
     method = build_method(spec, torch.device("cpu"))
     method.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(TRUNK)})
@@ -77,9 +78,9 @@ def test_a_training_step_on_mnist():
     shapes = official.mnist_shapes(channels=8, width=2)
     values = official.random_values(shapes, 3)
     values["detector"]["backbone.last.weight"] *= 5  # responses that the local softmax suppresses
-    sizes = {"detector_channels": 8, "classifier_channels": 2}
+    sizes = {"detector": {"channels": 8}, "classifier": {"channels": 2}}
     # in float64: steps this long would magnify the rounding of gradients
-    method = imported(MNIST, values, 2, keypoint_lr=1e5, **sizes).train().double()
+    method = imported(MNIST, values, 2, keypoints={"lr": 1e5}, **sizes).train().double()
     w = official.in_float64(values)
     images, colored = gray(4, 1, 48, 48, seed=4)
     images = images.double()
@@ -153,7 +154,7 @@ def pascal():
     head = values["detector"]
     head["backbone.detector_head.2.weight"] *= 0.05
     head["backbone.detector_head.2.bias"] = torch.tensor([1.0, 0.6, 0.4])
-    options = {"detector_channels": 8, "classifier_channels": 12, "patch_size": 8}
+    options = {"detector": {"channels": 8}, "classifier": {"channels": 12, "patch_size": 8}}
     features = torch.rand(6, 256, 14, 14, generator=torch.Generator().manual_seed(6))
     return values, imported(PASCAL, values, **options), features
 

@@ -6,8 +6,10 @@ from devkits import PARAMS, list_voc, write_voc
 
 from mist_bench.datasets.photographs import pascal_coco
 from mist_bench.datasets.photographs.pascal_coco import make_split
+from mist_bench.datasets.standin.specs import LayoutSpec, StandinSpec
 
-OPTIONS = {"sources": ["COCO"], "standin": {"clutter": 3}}
+STANDIN = StandinSpec(layout=LayoutSpec(shapes=(3, 3)))
+OPTIONS = {"sources": ("COCO",), "standin": STANDIN}
 
 
 @pytest.fixture
@@ -15,8 +17,8 @@ def calls(monkeypatch):
     """A generator of scenes, of which every third fails a filter; it keeps its arguments."""
     calls = []
 
-    def write_devkit(folder, split, count, rng, **options):
-        calls.append((folder, split, count, rng.random(), options))
+    def write_devkit(folder, split, count, rng, spec):
+        calls.append((folder, split, count, rng.random(), spec))
         names = [f"{split}_{i:06d}" for i in range(count)]
         for i, name in enumerate(names):
             write_voc(folder, name, ("sofa", 0, 11, 6, 20 if i % 3 else 32, 15))
@@ -32,8 +34,8 @@ def make(split="val", size=4, **changes):
 
 def test_scenes_go_the_way_of_photographs(calls):
     made = make()
-    folder, split, count, _, options = calls[0]
-    assert (split, count, options) == ("val", 6, {"clutter": 3})
+    folder, split, count, _, spec = calls[0]
+    assert (split, count, spec) == ("val", 6, STANDIN)
     assert not folder.exists()
     index = json.loads(made.files["val_index.json"])
     # in their order, whatever a hash of their names says
@@ -80,19 +82,12 @@ def test_more_scenes_leave_the_first_as_they_are(calls):
 
 @pytest.mark.usefixtures("calls")
 def test_a_generator_that_fails_leaves_no_folder(monkeypatch, tmp_path):
-    def fail(folder, *args, **options):
+    def fail(folder, *args):
         (folder / "a").touch()
-        raise ValueError("clutter must be >= 0")
+        raise ValueError("no ink")
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(pascal_coco, "write_devkit", fail)
-    with pytest.raises(ValueError, match="clutter"):
+    with pytest.raises(ValueError, match="no ink"):
         make()
     assert not list(tmp_path.iterdir())
-
-
-def test_a_stand_in_without_its_numbers_is_one_line():
-    with pytest.raises(ValueError, match=r"standin: missing .*'layout' of standin\.write_devkit"):
-        make(standin={})
-    with pytest.raises(ValueError, match=r"standin: .*unexpected keyword argument 'clutter'"):
-        make(standin={"clutter": 3, "layout": {}, "camera": {}, "look": {}})

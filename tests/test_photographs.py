@@ -230,7 +230,7 @@ def test_a_body_that_is_cut_off_stops_the_download(host, monkeypatch):
     ids=["annotations", "images"],
 )
 def test_no_network_is_said_at_once_with_what_to_do(host, monkeypatch, fetch):
-    monkeypatch.setattr(photographs, "_reachable", lambda url: False)
+    monkeypatch.setattr(photographs, "reachable", lambda url: False)
     with pytest.raises(ValueError, match=r"download failed \(no connection\): try again") as caught:
         fetch(host)
     message = str(caught.value)
@@ -244,7 +244,7 @@ def test_no_network_is_said_at_once_with_what_to_do(host, monkeypatch, fetch):
 def test_no_network_is_needed_for_what_is_there(host, monkeypatch):
     cache = annotations(host)
     fetch_images(cache, dogs(1), host.url)
-    monkeypatch.setattr(photographs, "_reachable", lambda url: False)
+    monkeypatch.setattr(photographs, "reachable", lambda url: False)
     assert annotations(host) == cache
     assert fetch_images(cache, dogs(1), host.url) == (dogs(1), [])
 

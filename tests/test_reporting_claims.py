@@ -3,7 +3,7 @@
 import pytest
 from test_reporting_tables import HARD, make_config, put_run, set_source
 
-from mist_bench.reporting.files import Claim, read_paper, read_rule
+from mist_bench.reporting.files import RESOURCES, Claim, read_paper, read_rule
 from mist_bench.reporting.tables.claims import ascends, claim_line
 from mist_bench.reporting.tables.grid import Cell
 from mist_bench.reporting.tables.layouts import LAYOUTS, Metric
@@ -126,7 +126,7 @@ def test_a_table_states_its_claims_first(tmp_path):
 
 
 def test_a_misspelt_claim_is_refused(tmp_path):
-    text = "claims: {table1: [{text: a, metric: rmse, ascendin: [mist, grid]}]}\n"
-    (tmp_path / "verdict_rule.yaml").write_text(text)
+    text = (RESOURCES / "verdict_rule.yaml").read_text(encoding="utf-8")
+    (tmp_path / "verdict_rule.yaml").write_text(text.replace("ascending:", "ascendin:", 1))
     with pytest.raises(ValueError, match=r"verdict_rule.yaml: .*ascendin"):
         read_rule(tmp_path)

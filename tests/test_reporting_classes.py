@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from test_reporting_tables import make_config, put_run
+from test_reporting_tables import config_of, make_config, put_run
 
 from mist_bench.config.schema import Config
 from mist_bench.datasets.photographs.voc import VOC_CLASSES
@@ -36,12 +36,12 @@ BY_CLASS = {
 
 def pascal_config(preset="cpu", seeds=(0,), methods=("mist", "soft_topk")) -> Config:
     """A config of PASCAL+COCO alone, with both of the paper's methods."""
-    plain = make_config(preset=preset, seeds=seeds).model_dump()
+    plain = make_config(preset=preset, seeds=seeds).model_dump(mode="json")
     (dataset,) = plain["datasets"].values()
     (experiment, _) = plain["experiments"].values()
     mist = plain["methods"]["mist"]
     labels = {"mist": "MIST", "soft_topk": "Xie20"}
-    return Config(
+    return config_of(
         **plain
         | {
             "datasets": {"pascal_coco": dataset | {"num_classes": 21, "background": 0}},

@@ -1,4 +1,4 @@
-"""The extended table: methods the paper lacks, what they cost, and where it is shown."""
+"""Tables the paper lacks: the extended one, and that of any experiment."""
 
 import pandas as pd
 import pytest
@@ -65,6 +65,67 @@ def test_its_rows_and_columns(config, results):
     assert rows[5][3] == "1234 / - (-)"
 
 
+def generic(config, results, **metrics):
+    """Return what the Markdown of an experiment's table says and its rows, of one run of MIST."""
+    put_run(results, "mist", 0, metrics, experiment="mine")
+    write_table("table_mine", config, results, results / "tables")
+    lines = (results / "tables" / "table_mine.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    return lines, [rows[0], *rows[2:]]
+
+
+def with_experiment(config, dataset=None, **changes):
+    """Return the config with the experiment ``mine`` instead, on a dataset of its own."""
+    setup = config.experiments[HARD].model_copy(update={"dataset": "made_up", **changes})
+    data = config.datasets["mnist_hard"].model_copy(update=dataset or {})
+    return config.model_copy(update={"experiments": {"mine": setup}, "datasets": {"made_up": data}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "dataset", "headings"),
+    [
+        ({}, {}, ["IOU 50%", "Classif.", "Both"]),
+        ({}, {"background": 0}, ["Precision", "Recall", "F1", "AP.50"]),
+        ({"task": "reconstruction"}, {}, ["RMSE", "IOU 50%, no label used"]),
+        (
+            {"task": "reconstruction"},
+            {"params": {"counts": [0, 1]}},
+            ["RMSE", "IOU 50%, no label used", "Right number"],
+        ),
+    ],
+)
+def test_the_table_of_an_experiment_has_the_metrics_of_its_task(
+    config, tmp_path, changes, dataset, headings
+):
+    found = with_experiment(config, dataset, **changes)
+    values = {"both": 0.5, "ap50": 0.5, "iou50": 0.5}
+    lines, rows = generic(found, tmp_path / "cpu", **values)
+    kind = changes.get("task", "classification").capitalize()
+    assert lines[0].startswith(
+        f"**Experiment mine. {kind} on made\\_up, K = 9. Preset cpu; seeds 0"
+    )
+    assert lines[2] == "Each cell: ours alone; the paper has no such table."
+    assert rows[0] == headings
+    assert [row[0] for row in rows[1:]] == ["MIST", "Ch.-wise", "My\\_rival"]
+    assert "50.0%" in rows[1]
+    assert set(rows[3][1:]) == {"not run"}
+    frame = pd.read_csv(tmp_path / "cpu/tables/table_mine.csv", keep_default_na=False)
+    assert set(frame.paper) == set(frame.delta) == {""}
+
+
+@pytest.mark.parametrize("table", ["table2", "table_mnist_hard_classification"])
+def test_a_method_without_a_budget_is_not_run_and_says_why(config, results, table):
+    setup = config.experiments[HARD].model_copy(
+        update={"methods": ["mist"], "omitted": {"channelwise": "no budget for it"}}
+    )
+    config = config.model_copy(update={"experiments": {HARD: setup}})
+    write_table(table, config, results, results / "tables")
+    lines = (results / "tables" / f"{table}.md").read_text().splitlines()
+    assert "- Ch.-wise on MNIST-hard: not run: no budget for it." in [
+        line.replace("mnist\\_hard\\_classification", "MNIST-hard") for line in lines
+    ]
+
+
 @pytest.mark.parametrize("name", ["table2", "table3"])
 def test_the_papers_tables_do_not_show_rivals(config, results, name):
     write_table(name, config, results, results / "tables")
@@ -77,10 +138,14 @@ def test_rivals_are_collected(config, results):
     assert frame[(frame.method == "rival") & (frame.metric == "both")].value.tolist() == [0.5]
 
 
-def test_the_report_shows_it_once_it_is_made(config, results):
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("table3_extended", "Table 3, extended"), (f"table_{HARD}", f"Experiment {HARD}")],
+)
+def test_the_report_shows_it_once_it_is_made(config, results, name, title):
     write_report(config, results, results / "report")
-    page = results / "report" / "index.html"
-    assert "Table 3, extended" not in page.read_text()
-    write_table("table3_extended", config, results, results / "tables")
+    page, heading = results / "report" / "index.html", f'<h2 id="{name}">{title}</h2>'
+    assert heading not in page.read_text()
+    write_table(name, config, results, results / "tables")
     write_report(config, results, results / "report")
-    assert '<h2 id="table3_extended">Table 3, extended</h2>' in page.read_text()
+    assert heading in page.read_text()

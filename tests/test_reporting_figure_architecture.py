@@ -95,7 +95,7 @@ def test_stages_and_equations_are_named(tmp_path):
         "Steps of",
         "drawn 20\u00d7 as long",  # half a pixel, to be drawn 10 px long
         "A single scale",
-        "Preset cpu; seed 0; training steps: MIST 3,000. Data: made up.",
+        "Preset made_up; seed 0; training steps: MIST 3,000. Data: made up.",
     ):
         assert name in words, name
 

@@ -65,9 +65,8 @@ def test_a_panel_knows_right_from_wrong(results):
         "boxes": boxes,
     }
     with np.load(results / "runs" / HARD / "mist" / "seed0" / "predictions.npz") as stored:
-        one = panel("MIST", truth, dict(stored), 1)
+        one = panel(truth, dict(stored), 1)
     assert one.right.tolist() == [False] + [True] * 8
-    assert one.title == "MIST: 8 of 9 right"
     assert one.image[0, 0] == pytest.approx(0.2)
 
 

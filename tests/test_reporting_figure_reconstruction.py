@@ -55,7 +55,7 @@ def test_a_method_that_has_not_run_leaves_its_panels_empty(results):
 def test_the_caption_tells_steps_and_rule(results):
     words = texts(figure2(reconstruction_config(methods=["mist", "channelwise"]), results))
     steps = "on MNIST-easy: Ch.-wise 3,000; on MNIST-hard: MIST 3,000, Ch.-wise 3,000"
-    assert f"Preset cpu; seed 0; training steps {steps}. Data: squares. " in words
+    assert f"Preset made_up; seed 0; training steps {steps}. Data: squares. " in words
     assert "Images: the first 2 of each test set, numbered from 0, the same for" in words
 
 

@@ -5,13 +5,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.image import imread
 from test_reporting_tables import HARD, make_config
 
 from mist_bench.datasets.files import Split, save_manifest, save_split
 from mist_bench.reporting.figures.figure7_training import MAPS, figure7, losses, spread
 from mist_bench.reporting.figures.parts import MissingResultError
-from mist_bench.reporting.figures.write import write_figure
 
 
 def curve(*values, steps=(50, 100, 150)):
@@ -94,16 +92,6 @@ def test_a_single_seed_has_no_band_and_says_so(results):
     words = " ".join(figure.texts[0].get_text().split())
     assert "Seed 1 alone, hence no band" in words
     assert "Heatmaps: seed 1" in words
-
-
-def test_the_files_are_the_same_twice(results, tmp_path):
-    put_training(results, 0, 0.1, 0.02, 0.01)
-    for run in ("a", "b"):
-        write_figure("figure7", make_config(seeds=[0]), results, tmp_path / run)
-    for kind in ("pdf", "png"):
-        first, second = ((tmp_path / run / f"figure7.{kind}").read_bytes() for run in "ab")
-        assert first == second
-    assert imread(tmp_path / "a" / "figure7.png").shape[1] > 1500
 
 
 @pytest.mark.parametrize("lost", ["train.csv", "heatmaps.npz"])

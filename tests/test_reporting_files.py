@@ -1,6 +1,6 @@
 import pytest
 
-from mist_bench.config.keywords import keywords
+from mist_bench.config.keywords import fields_at, parameters
 from mist_bench.reporting.files import read_deviations, read_paper
 from mist_bench.reporting.tables.layouts import LAYOUTS
 
@@ -82,4 +82,7 @@ def test_deviations_name_keys_that_exist():
     prefix = "methods.mist.params.classification."
     named = [key for key in read_deviations()["config_key"] if key.startswith(prefix)]
     assert len(named) >= 8
-    assert {key.removeprefix(prefix) for key in named} <= set(keywords("mist_bench.mist", "build"))
+    model = parameters("mist_bench.mist", "build")
+    for key in named:
+        *path, last = key.removeprefix(prefix).split(".")
+        assert last in fields_at(model, tuple(path)), key

@@ -11,6 +11,11 @@ CSV_COLUMNS = "table,experiment,method,metric,mean,ci_low,ci_high,n,paper,delta,
 HARD = "mnist_hard_classification"
 
 
+def config_of(**content) -> Config:
+    """The config of what would be in a config.json."""
+    return Config.model_validate_json(json.dumps(content))
+
+
 def make_config(preset="cpu", seeds=(0, 1, 2), methods=("mist", "channelwise")) -> Config:
     """A config of two experiments on one dataset; ``rival`` is a method the paper lacks."""
     budget = dict.fromkeys(
@@ -23,7 +28,7 @@ def make_config(preset="cpu", seeds=(0, 1, 2), methods=("mist", "channelwise")) 
         "methods": list(methods),
     }
     labels = {"mist": "MIST", "channelwise": "Ch.-wise", "rival": "My_rival"}
-    return Config(
+    return config_of(
         preset=preset,
         seeds=list(seeds),
         device="cpu",
@@ -43,8 +48,7 @@ def make_config(preset="cpu", seeds=(0, 1, 2), methods=("mist", "channelwise")) 
             "mnist_count_6_9_classification": experiment | {"methods": ["mist"]},
         },
         methods={
-            name: {"module": "baselines.x", "label": label, "params": {"classification": {}}}
-            for name, label in labels.items()
+            name: {"module": "mist_bench.mist", "label": label} for name, label in labels.items()
         },
     )
 
@@ -239,5 +243,5 @@ def test_latex_is_escaped_and_grouped(results):
 
 
 def test_an_unknown_table_is_an_error(results):
-    with pytest.raises(ValueError, match="no table 'table6'; known: table1, table2"):
+    with pytest.raises(ValueError, match="table: 'table6' is unknown; did you mean 'table"):
         write_table("table6", make_config(), results, results / "tables")

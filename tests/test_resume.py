@@ -147,7 +147,7 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_spec, train_tiny, stopped, 
     if change == "seed":
         spec = tiny_spec(seed=1)
     elif change == "params":
-        spec = tiny_spec(params={"lr_task": 0.5})
+        spec = tiny_spec(params={"adam": {"lr_task": 0.5}})
     elif change == "training":
         spec = tiny_spec(steps=13)
     elif change == "code":
@@ -225,16 +225,14 @@ def test_a_trainer_locks_its_folder_stops_on_a_signal_and_logs_plainly(
             command, stdout=file, stderr=file, env={**os.environ, "FORCE_COLOR": "1"}
         )
     try:
-        deadline = time.monotonic() + 60
         while b"train step" not in log.read_bytes():
             assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline
             time.sleep(0.05)
         (work,) = (tmp_path / "work").iterdir()
         with pytest.raises(ValueError, match=f"^{work}: another process is training this run$"):
             train(spec, tiny_dataset, tmp_path / "other", work, "cpu", CODE)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 75
+        assert process.wait() == 75
     finally:
         process.kill()
         process.wait()

@@ -1,17 +1,13 @@
 """Masks from random draws: what they are on average, and that their gradient is its gradient."""
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from mist_bench.baselines.parts import masks as soft_topk
 from mist_bench.baselines.parts.masks import normalize
 from mist_bench.baselines.parts.sampled_masks import (
     attention_top_k,
@@ -20,15 +16,6 @@ from mist_bench.baselines.parts.sampled_masks import (
     subset_top_k,
     uniform_mask,
 )
-
-OPERATORS = {
-    "perturbed": partial(perturbed_top_k, sigma=0.05, samples=7),
-    "subset": partial(subset_top_k, temperature=0.1),
-    "attention": attention_top_k,
-    "random": random_top_k,
-    "uniform": uniform_mask,
-}
-EVERY_OPERATOR = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 
 
 @pytest.fixture(autouse=True)
@@ -119,57 +106,6 @@ def test_uniform_mask():
     assert uniform_mask(torch.rand(2, 4), 3).tolist() == [[0.75] * 4] * 2
 
 
-@EVERY_OPERATOR
-@settings(deadline=None, max_examples=20)
-@given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 12), data=st.data())
-def test_a_mask_sums_to_k_and_has_a_finite_gradient(operator, seed, size, data):
-    torch.manual_seed(seed)
-    count = data.draw(st.integers(1, size))
-    scores = (10 * torch.randn(3, size)).requires_grad_()
-    mask = operator(scores, count)
-    assert mask.min() >= 0
-    np.testing.assert_allclose(mask.sum(1).detach(), [count] * 3, rtol=1e-4)
-    if mask.requires_grad:
-        (grad,) = torch.autograd.grad(mask.square().sum(), scores)
-        assert torch.isfinite(grad).all()
-
-
-@EVERY_OPERATOR
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_scores_must_be_finite(operator, value):
-    with pytest.raises(ValueError, match="scores must be finite"):
-        operator(torch.tensor([[0.0, 1, 2], [0, value, 2]]), 1)
-
-
-@pytest.mark.parametrize("name", ["perturbed", "subset", "attention"])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_unchecked_as_on_a_gpu_they_spoil_the_mask_of_their_image_alone(name, value, monkeypatch):
-    monkeypatch.setattr(soft_topk, "is_readable", lambda _: False)
-    mask = OPERATORS[name](torch.tensor([[0.0, 1, 2], [0, value, 2]]), 1)
-    assert mask[0].isfinite().all()
-    assert mask[1].isnan().any()
-
-
-@EVERY_OPERATOR
-@pytest.mark.parametrize("count", [0, 4])
-def test_count_must_be_possible(operator, count):
-    with pytest.raises(ValueError, match=f"cannot select {count} of 3"):
-        operator(torch.rand(1, 3), count)
-
-
-@pytest.mark.parametrize(
-    "operator",
-    [
-        partial(perturbed_top_k, samples=1),
-        lambda scores, count, sigma: subset_top_k(scores, count, temperature=sigma),
-    ],
-)
-@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
-def test_softness_must_be_positive(operator, value):
-    with pytest.raises(ValueError, match=f"must be positive and .*, got {value}"):
-        operator(torch.rand(1, 3), 1, sigma=value)
-
-
 @pytest.mark.parametrize("sigma", [1e300, 1e38, 1e-300])
 def test_noise_must_be_a_number_of_the_scores_type(sigma):
     scores = torch.rand(1, 3)
@@ -179,13 +115,27 @@ def test_noise_must_be_a_number_of_the_scores_type(sigma):
     assert mask.sum().item() == pytest.approx(1)
 
 
-def test_samples_must_be_positive():
-    with pytest.raises(ValueError, match="the samples must be positive, got 0"):
-        perturbed_top_k(torch.rand(1, 3), 1, sigma=1, samples=0)
-
-
 def test_the_gradient_needs_no_one_hots():
     scores = torch.rand(2, 50, requires_grad=True)
     mask = perturbed_top_k(scores, 9, sigma=0.1, samples=20)
     noise, index = mask.grad_fn.saved_tensors
     assert (noise.shape, index.shape) == ((2, 20, 50), (2, 20, 9))
+
+
+def test_gradient_of_perturbed_scores_is_the_finite_difference_of_their_mean():
+    # far below the noise: the mean is smooth, and both sides use many draws
+    def mask(scores):
+        torch.manual_seed(3)
+        return perturbed_top_k(scores, 2, sigma=0.5, samples=400_000)[0, 1]
+
+    scores = torch.tensor([[0.0, 0.2, 0.5, 1.0]], dtype=torch.float64, requires_grad=True)
+    mask(scores).backward()
+    step = torch.tensor([[0.0, 0.05, 0.0, 0.0]], dtype=torch.float64)
+    above, below = (mask(scores.detach() + sign * step) for sign in (1, -1))
+    assert scores.grad[0, 1].item() == pytest.approx((above - below).item() / 0.1, abs=0.02)
+
+
+def test_attention_says_where_a_difference_of_scores_is_no_number():
+    scores = torch.tensor([[-3e38, 0, 1, 3e38]])
+    with pytest.raises(ValueError, match="does not sum to 4: scale scores down"):
+        attention_top_k(scores, 4)

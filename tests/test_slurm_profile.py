@@ -11,23 +11,17 @@ from pathlib import Path
 import pytest
 import yaml
 from filelock import FileLock
+from pipeline import done, jobs
 
 ROOT = Path(__file__).parents[1]
 PROFILES = ROOT / "workflow" / "profiles"
+pytestmark = pytest.mark.timeout(2400)
 RECORDED = (ROOT / "tests" / "slurm" / "output.txt").read_text(encoding="utf-8")
-NETWORKS = ("features", "train", "predict", "predict_val", "trace")  # rules that may use a GPU
+NETWORKS = ("features", "train", "predict", "trace")  # rules that may use a GPU
 
 
 def profile(name):
     return yaml.safe_load((PROFILES / name / "profile.yaml").read_text(encoding="utf-8"))
-
-
-def snakemake(folder, *arguments):
-    """Return what Snakemake prints in ``folder``, called in the repository's root."""
-    command = [sys.executable, "-m", "snakemake", "--directory", folder, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
 
 
 def test_what_does_not_depend_on_the_place_is_as_in_the_default_profile():
@@ -48,7 +42,7 @@ def test_every_job_has_a_limit_of_memory_and_time_and_is_tried_again():
 
 @pytest.mark.workflow
 def test_every_rule_that_the_profile_names_exists(tmp_path):
-    rules = set(snakemake(tmp_path, "--list-rules").split())
+    rules = set(done(tmp_path, "--list-rules").split())
     assert {"train", "evaluate"} <= rules
     assert profile("slurm")["set-resources"].keys() <= rules
     assert set(NETWORKS) <= profile("slurm")["set-resources"].keys() <= {*NETWORKS, "dataset"}
@@ -58,7 +52,7 @@ def test_every_rule_that_the_profile_names_exists(tmp_path):
 def test_snakemake_reads_the_profile_and_plans_with_it(tmp_path):
     # --executor: so that it does not take the plugin to test this
     arguments = ("table2", "--dry-run", "--executor", "local", "--cores", "1")
-    printed = snakemake(tmp_path, *arguments, "--workflow-profile", "slurm")
+    printed = done(tmp_path, *arguments, "--workflow-profile", "slurm")
     assert "Using workflow specific profile profiles/slurm" in printed
     assert re.search(r"^train +\d+$", printed, re.MULTILINE)
 
@@ -69,9 +63,18 @@ def test_a_job_on_a_node_may_call_snakemake_in_the_folder_of_the_call_that_waits
     target = ("results/smoke/config.json", "--config", "preset=smoke")
     with FileLock(tmp_path / ".snakemake" / "running.lock", timeout=0):
         # what the Slurm plugin's jobs are called with, among others
-        snakemake(tmp_path, "--cores", "1", "--no-hooks", "--nolock", "--mode", "remote", *target)
+        done(tmp_path, "--cores", "1", "--no-hooks", "--nolock", "--mode", "remote", *target)
         with pytest.raises(AssertionError, match="another snakemake is at work"):
-            snakemake(tmp_path, "--cores", "1", "--forceall", *target)
+            done(tmp_path, "--cores", "1", "--forceall", *target)
+
+
+@pytest.mark.workflow
+def test_a_job_can_be_named_by_its_wildcards_as_those_of_slurm_are(tmp_path):
+    run = "preset=smoke,experiment=mnist_hard_classification,method=mist,seed=0"
+    named = [f"predict:{run},prefix=", f"predict:{run},prefix=val_"]
+    printed = done(tmp_path, "--cores", "1", "--dry-run", "--target-jobs", *named)
+    assert jobs(printed)["predict"] == 2
+    assert "predict test by mist" in printed
 
 
 def test_the_recorded_output_is_of_the_plugin_that_the_extra_installs():
@@ -87,7 +90,6 @@ def test_the_recorded_output_ends_well_and_names_no_place():
 
 
 @pytest.mark.workflow
-@pytest.mark.timeout(1800)
 @pytest.mark.skipif(
     "MIST_BENCH_SLURM" not in os.environ, reason="takes minutes: set MIST_BENCH_SLURM=1 to run it"
 )
@@ -98,9 +100,9 @@ def test_the_recorded_output_ends_well_and_names_no_place():
 def test_a_real_slurm_computes_what_this_machine_computes():
     scripts = [ROOT / "tests/slurm/with_slurm.sh", ROOT / "tests/slurm/table2.sh"]
     environment = {**os.environ, "PYTHON": sys.executable}
-    done = subprocess.run(scripts, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    check_output(done.stdout)
+    ran = subprocess.run(scripts, capture_output=True, text=True, env=environment, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    check_output(ran.stdout)
 
 
 def check_output(text):

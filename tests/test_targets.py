@@ -36,6 +36,25 @@ def test_no_table_of_the_paper_trains_a_rival(config, table):
     assert not set(methods(runs)) & set(config.experiments[HARD].rivals)
 
 
+def test_the_table_of_an_experiment_has_its_rivals_after_its_methods(config):
+    for name, setup in config.experiments.items():
+        runs = targets.table_runs(config, f"table_{name}")
+        assert methods(runs) == [*setup.methods, *setup.rivals]
+        assert {run[0] for run in runs} == {name}
+
+
+def test_all_tables_are_named_once(config):
+    names = targets.tables(config)
+    assert len(names) == len(set(names)) == len(targets.TABLES) + 1 + len(config.experiments) + 2
+    assert names[: len(targets.TABLES)] == list(targets.TABLES)
+    assert {"table3_extended", f"table_{HARD}", "calibration", "tuning"} <= set(names)
+    for name in names:
+        runs = targets.table_runs(config, name)
+        assert bool(runs) == (name not in targets.SEARCHES), name
+    with pytest.raises(settings.ConfigError, match="no row for 'table_none'"):
+        targets.table_runs(config, "table_none")
+
+
 def test_table5_trains_with_a_fixed_k_and_is_tested_with_enough(config):
     runs = targets.table_runs(config, "table5")
     found = {
@@ -44,7 +63,7 @@ def test_table5_trains_with_a_fixed_k_and_is_tested_with_enough(config):
     }
     assert found == {("mnist_hard", 9, 9), ("mnist_count_6_9", 8, 9), ("mnist_count_3_9", 6, 9)}
     for dataset, _, most in found:
-        assert max(config.datasets[dataset].params["counts"]) == most
+        assert max(settings.dataset_spec(config, dataset).params["counts"]) == most
 
 
 def test_the_step_of_keypoints_grows_with_k_twice(config):
@@ -55,7 +74,7 @@ def test_the_step_of_keypoints_grows_with_k_twice(config):
             continue
         spec = settings.run_spec(config, experiment, method, seed)
         wanted = 1000 * (spec.task.num_instances / 9) ** 2
-        assert spec.params["keypoint_lr"] == pytest.approx(wanted, abs=1)
+        assert spec.params["keypoints"]["lr"] == pytest.approx(wanted, abs=1)
 
 
 def test_table4_by_class_needs_no_run_of_its_own(config):
@@ -139,7 +158,7 @@ def test_the_digest_of_the_users_digits_is_of_their_files_alone(tmp_path):
 
 def test_the_users_digits_are_looked_for_where_they_are_read():
     assert workflow.DIGITS == sources.FOLDER_VARIABLE
-    places = [place.removesuffix("/") for place in targets.DIGIT_PLACES]
+    places = [place.removesuffix("/") for place in workflow.DIGIT_PLACES]
     assert places == list(sources.FOLDERS)
     assert all(name.endswith("-ubyte") for name in sources.SHA256)
 
@@ -158,18 +177,19 @@ def test_a_sample_of_mnist_is_told_in_one_line(tmp_path):
     assert workflow.sampled(tmp_path / "nowhere") == []
 
 
-def test_the_report_shows_an_extended_table_of_all_its_rivals_only(config, tmp_path):
+@pytest.mark.parametrize("table", ["table3_extended", f"table_{HARD}"])
+def test_the_report_keeps_a_table_fresh_all_of_whose_rivals_have_metrics(config, tmp_path, table):
     runs = targets.rival_runs(config, HARD)
     (tmp_path / "tables").mkdir()
-    (tmp_path / "tables/table3_extended.csv").touch()
+    (tmp_path / f"tables/{table}.csv").touch()
     for number, run in enumerate(runs):
         assert targets.evaluated_rivals(config, tmp_path) == runs[:number]
         assert targets.extended_made(config, tmp_path) == []
         folder = targets.run_folder(tmp_path, *run)
         folder.mkdir(parents=True)
         (folder / "metrics.json").touch()
-    assert targets.extended_made(config, tmp_path) == ["table3_extended"]
-    (tmp_path / "tables/table3_extended.csv").unlink()
+    assert targets.extended_made(config, tmp_path) == [table]
+    (tmp_path / f"tables/{table}.csv").unlink()
     assert targets.extended_made(config, tmp_path) == []
 
 

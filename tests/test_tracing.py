@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from conftest import run_of
 from safetensors.torch import load_file, save_file
 
 from mist_bench.cli import main as cli
 from mist_bench.config import resolve as settings
-from mist_bench.config import targets
+from mist_bench.config.files import merge
 from mist_bench.datasets.files import load_split
 from mist_bench.models.sampler import paste_patches, sample_patches
 from mist_bench.run import checkpoint
@@ -20,21 +21,18 @@ from mist_bench.types import TaskSpec
 CPU = torch.device("cpu")
 TINY = TaskSpec("reconstruction", (1, 24, 24), num_instances=2, num_classes=0, box_size=8.0)
 EXPERIMENT = "mnist_hard_reconstruction"
-
-
-@pytest.fixture(scope="module")
-def config():
-    return settings.load(targets.SETTINGS, {"preset": "smoke"})
+WITHOUT_OFFSETS = {"offset_weight": 0, "offset_kernel": 1}
 
 
 @pytest.fixture
-def spec(config):
+def spec():
     """A function that returns the smoke preset's MIST, cut down to images of 24 px."""
 
     def make(**params):
-        run = settings.run_spec(config, EXPERIMENT, "mist", 0)
-        small = {"patch_size": 8, "extent": 9.0, "whole_pixels": False, **params}
-        return run.model_copy(update={"task": TINY, "params": run.params | small})
+        run = run_of(experiment=EXPERIMENT)
+        small = {"autoencoder": {"patch_size": 8, "extent": 9.0, "whole_pixels": False}}
+        params = merge(merge(run.params, small), params)
+        return run.model_copy(update={"task": TINY, "params": params})
 
     return make
 
@@ -51,9 +49,9 @@ def method_of(spec):
 @pytest.mark.parametrize(
     "params",
     [
-        {"scales": [1.0]},
-        {"scales": [1.0], "target_sigma": 0, "offset_weight": 0, "offset_kernel": 1},
-        {"scales": [1.0], "extent": 7.0, "whole_pixels": True},
+        {},
+        {"detector": {"target_sigma": 0, **WITHOUT_OFFSETS}},
+        {"autoencoder": {"extent": 7.0, "whole_pixels": True}},
         {"scales": [0.75, 1.5]},
     ],
 )
@@ -69,7 +67,7 @@ def test_the_forward_stages_are_those_of_a_prediction(spec, images, params):
         "reconstruction": one.reconstruction,
     }.items():
         np.testing.assert_array_equal(stages[name], wanted.detach().numpy(), err_msg=name)
-    S = len(params["scales"])
+    S = len(params.get("scales", [1.0]))
     h, w = stages["heatmap"].shape
     assert stages["scale_space"].shape == stages["target"].shape == (S, h, w)
     assert all(a.dtype == np.float32 for name, a in stages.items() if name != "maxima")
@@ -77,7 +75,7 @@ def test_the_forward_stages_are_those_of_a_prediction(spec, images, params):
 
 @pytest.mark.parametrize("scales", [[1.0], [0.75, 1.5]])
 def test_the_target_is_what_the_heatmap_loss_compares_with(spec, images, scales):
-    method = method_of(spec(scales=scales, offset_weight=0, offset_kernel=1))
+    method = method_of(spec(scales=scales, detector=WITHOUT_OFFSETS))
     stages = trace_image(method, images)
     heatmap, maps = method.detector(images)
     loss, _ = method.detector.loss(heatmap, maps, torch.from_numpy(stages["moved"])[None])
@@ -87,7 +85,7 @@ def test_the_target_is_what_the_heatmap_loss_compares_with(spec, images, scales)
 
 
 def test_keypoints_step_down_the_slope_of_the_task_loss(spec, images):
-    method = method_of(spec(keypoint_lr=1.0, keypoint_clip=None, keypoint_penalty=0))
+    method = method_of(spec(keypoints={"lr": 1.0, "clip": None, "penalty": 0}))
     stages = trace_image(method, images)
     step = (stages["moved"] - stages["boxes"])[:, :2]
     method, images = method.double(), images.double()
@@ -115,7 +113,7 @@ def test_patches_are_under_the_boxes_and_their_sum_is_the_synthesis(spec, images
 
 
 def test_maxima_are_the_highest_of_their_windows(spec, images):
-    stages = trace_image(method_of(spec(nms_kernel=3)), images)
+    stages = trace_image(method_of(spec(detector={"nms_kernel": 3})), images)
     heatmap, maxima = stages["heatmap"], stages["maxima"]
     padded = np.pad(heatmap, 1, constant_values=-np.inf)
     for y, x in np.ndindex(heatmap.shape):
@@ -171,7 +169,7 @@ def test_weights_of_another_network_are_refused(spec, tiny_dataset, tmp_path):
     tensors = load_file(weights)
     tensors.pop(min(tensors))
     save_file(tensors, weights)
-    words = f"^{weights}: not the weights of mist_bench.mist_autoencoder: "
+    words = f"^{weights}: not the weights of mist_bench.mist: "
     with pytest.raises(ValueError, match=words) as info:
         trace(spec(), tiny_dataset, weights, out, "cpu")
     assert "\n" not in str(info.value)

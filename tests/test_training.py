@@ -238,7 +238,7 @@ def test_weights_that_are_not_finite_are_never_kept(
 
 def test_a_heatmap_that_diverges_ends_the_run(tiny_spec, train_tiny):
     with pytest.raises(ValueError, match="training has diverged") as info:
-        train_tiny(tiny_spec(params={"lr_detector": 1e30}, warmup=0))
+        train_tiny(tiny_spec(params={"adam": {"lr_detector": 1e30}}, warmup=0))
     assert "\n" not in str(info.value)
 
 

@@ -7,15 +7,15 @@ from scipy.interpolate import RBFInterpolator
 
 from mist_bench.baselines.parts.warps import (
     Warp,
-    WarpStrength,
+    WarpSpec,
     pixel_centers,
     random_warp,
     spline_basis,
     spline_weights,
 )
 
-STILL = WarpStrength(points=3, bending=0, translation=0, rotation=0, scaling=0)
-LIVELY = WarpStrength(points=5, bending=0.05, translation=0.3, rotation=10, scaling=0.2)
+STILL = WarpSpec(points=3, bending=0, translation=0, rotation=0, scaling=0)
+LIVELY = WarpSpec(points=5, bending=0.05, translation=0.3, rotation=10, scaling=0.2)
 
 
 def affine_warp(matrix, shift):

@@ -1,12 +1,13 @@
 """The cache of features as the workflow sees it: what reads images, and what makes it stale."""
 
 import json
+import os
 import shutil
 
 import pytest
 from devkits import write_voc
 from PIL import Image
-from test_workflow import jobs, snakemake
+from pipeline import done, jobs
 
 from mist_bench.datasets.files import load_manifest
 
@@ -25,11 +26,15 @@ class Pooled(nn.Module):
         return self.scale * nn.functional.avg_pool2d(images, 16)
 
 
-def build(*, scale):
+def build(*, scale: float):
     return Pooled(scale)
 """
 
-pytestmark = [pytest.mark.workflow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.workflow,
+    pytest.mark.timeout(2400),
+    pytest.mark.xdist_group("features"),  # one worker, which trains once
+]
 
 
 def settings(*, scale=1, steps=4):
@@ -60,29 +65,20 @@ def trained(tmp_path_factory):
     for number in range(20):
         write_voc(folder / "photographs", f"{number:06d}", ("cow", 0, 11 + number % 5, 6, 25, 18))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder))
-        done = snakemake(folder, f"{RUN}/train.csv", "--cores", "1", *settings())
-        assert done.returncode == 0, done.stdout[-3000:]
-        assert jobs(done.stdout) == {"dataset": 1, "features": 1, "train": 1, "total": 3}
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        printed = done(folder, f"{RUN}/train.csv", "--cores", "1", *settings())
+        assert jobs(printed) == {"dataset": 1, "features": 1, "train": 1, "total": 3}
         yield folder
 
 
 def planned(folder, **changes):
     """Return the jobs that a changed configuration asks for."""
-    done = snakemake(folder, f"{RUN}/train.csv", "--dry-run", *settings(**changes))
-    assert done.returncode == 0, done.stdout[-3000:]
-    return {} if "Nothing to be done" in done.stdout else jobs(done.stdout)
+    return jobs(done(folder, f"{RUN}/train.csv", "--dry-run", *settings(**changes)))
 
 
-def test_a_second_call_does_nothing(trained):
+def test_a_parameter_makes_stale_what_it_is_of(trained):
     assert planned(trained) == {}
-
-
-def test_a_parameter_of_training_leaves_the_features(trained):
     assert planned(trained, steps=8) == {"train": 1, "total": 1}
-
-
-def test_a_parameter_of_the_backbone_leaves_the_images(trained):
     assert planned(trained, scale=2) == {"features": 1, "train": 1, "total": 2}
 
 
@@ -97,9 +93,8 @@ def test_training_over_several_epochs_reads_no_image(copy):
         path.unlink()
     cells = load_manifest(copy / FOLDER)["splits"]["train"]["arrays"]["images"]["shape"][0]
     steps = 2 * cells // 8 + 1  # of 8 images: the third epoch begins
-    done = snakemake(copy, f"{RUN}/train.csv", "--cores", "1", *settings(steps=steps))
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert jobs(done.stdout) == {"train": 1, "total": 1}
+    printed = done(copy, f"{RUN}/train.csv", "--cores", "1", *settings(steps=steps))
+    assert jobs(printed) == {"train": 1, "total": 1}
     last = (copy / RUN / "train.csv").read_text().splitlines()[-1]
     assert last.split(",")[0] == str(steps)
 
@@ -110,8 +105,7 @@ def test_a_changed_photograph_makes_images_features_and_run_stale(copy):
     path = copy / "photographs" / json.loads(index)[0]["file"]
     Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
     assert planned(copy) == {"dataset": 1, "features": 1, "train": 1, "total": 3}
-    done = snakemake(copy, f"{FOLDER}/manifest.json", "--cores", "1", *settings())
-    assert done.returncode == 0, done.stdout[-3000:]
+    done(copy, f"{FOLDER}/manifest.json", "--cores", "1", *settings())
     after = load_manifest(copy / FOLDER)
     assert after["dataset"] != before["dataset"]
     assert after["splits"]["val"]["arrays"]["images"] != before["splits"]["val"]["arrays"]["images"]

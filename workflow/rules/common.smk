@@ -1,19 +1,27 @@
-# The configuration of a preset, what each file is made of, and what a call says at its end.
+# The configuration of a preset, the one way to end a call early, and what a call says at its end.
 import os
 import shutil
 import sys
 import time
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+
+def stop(problem):
+    """End the call with one line; a WorkflowError would show a traceback around it."""
+    sys.exit(problem)
+
 
 try:
-    from mist_bench.config import files, provenance, targets
+    from filelock import FileLock, Timeout
+
+    from mist_bench.config import provenance, targets
     from mist_bench.config import resolve as settings
     from mist_bench.config import workflow as outside
+    from mist_bench.config.user import user_text
 except ModuleNotFoundError as error:
-    raise WorkflowError(f"{error}: install the suite first: pip install -e .") from None
+    stop(f"{error}: install the suite first: pip install -e .")
 
 DATA = "results/{preset}/datasets/{dataset}"
 FEATURES = "results/{preset}/features/{dataset}"
@@ -24,7 +32,6 @@ SETTINGS = WORKFLOW / "config"
 RESOURCES = WORKFLOW / "resources"
 PAPER = RESOURCES / "paper_results.csv"
 PRESETS = sorted(path.stem for path in (SETTINGS / "presets").glob("*.yaml"))
-DIGIT_SCENES = "mist_bench.datasets.multi_mnist"  # what reads MNIST
 START = time.time()
 LOCK = FileLock(Path(".snakemake", "running.lock"))
 # priority of jobs that are short or that trainings wait for; theirs are up to 1
@@ -36,22 +43,27 @@ os.environ.update(
 )
 
 
+@contextmanager
+def one_line(what):
+    """End the call with one line for a mistake in the configuration, a method's file or a path."""
+    try:
+        yield
+    except (settings.ConfigError, SyntaxError) as error:
+        stop(f"{what}: {error}")
+
+
 @cache
 def config_of(preset=None):
     """Return the validated configuration of a preset; the user's --config wins over its files."""
-    user = files.typed(config)
-    try:
-        # compat has chosen among presets already, or the preset is another than the user's
-        named = {"preset": preset, "compat": None} if preset else {}
-        return settings.load(SETTINGS, user | named)
-    except settings.ConfigError as error:
-        # not a WorkflowError, which would show a traceback around the one line that helps
-        sys.exit(f"configuration: {error}")
+    # compat has chosen among presets already, or the preset is another than the user's
+    named = {"preset": preset, "compat": None} if preset else {}
+    with one_line("configuration"):
+        return settings.load(SETTINGS, user_text(config) | named)
 
 
 PRESET = config_of().preset
 if problem := outside.unwritable(Path("results")):
-    sys.exit(problem)
+    stop(problem)
 
 
 wildcard_constraints:
@@ -60,139 +72,9 @@ wildcard_constraints:
     experiment=r"\w+",
     method=r"\w+",
     seed=r"0|[1-9]\d*",
-    table="|".join([*targets.TABLES, *targets.EXTENDED]),
+    prefix="(val_)?",  # of files about the val split; those about the test split have none
+    table=r"\w+",
     figure="|".join(targets.FIGURES),
-
-
-def known(check, *names):
-    """Say in one line, not in a traceback, that the path of a target names what does not exist."""
-    try:
-        check(*names)
-    except settings.ConfigError as error:
-        sys.exit(f"target: {error}")
-
-
-def config_text(wildcards):
-    return settings.canonical(config_of(wildcards.preset))
-
-
-def dataset_of(wildcards):
-    """Return the specification of the dataset that a path names."""
-    preset = config_of(wildcards.preset)
-    known(settings.check_names, "dataset", [wildcards.dataset], preset.datasets)
-    return settings.dataset_spec(preset, wildcards.dataset)
-
-
-def dataset_text(wildcards):
-    return settings.canonical(dataset_of(wildcards))
-
-
-def dataset_code(wildcards):
-    return provenance.digest("dataset", dataset_of(wildcards).module)
-
-
-def dataset_files(wildcards):
-    """Return what tells that files outside, which a dataset is made from, have changed."""
-    spec = dataset_of(wildcards)
-    if root := spec.params.get("root"):
-        return outside.tree_digest(Path(root).expanduser())
-    if DIGIT_SCENES in provenance.closure(spec.module):
-        return outside.digits_digest(os.environ.get(outside.DIGITS))
-    return ""
-
-
-def features_of(wildcards):
-    """Return the specification of the features of the dataset that a path names."""
-    preset = config_of(wildcards.preset)
-    known(settings.check_names, "dataset", [wildcards.dataset], preset.datasets)
-    return settings.feature_spec(preset, wildcards.dataset)
-
-
-def feature_text(wildcards):
-    return settings.canonical(features_of(wildcards))
-
-
-def feature_code(wildcards):
-    return provenance.digest("features", features_of(wildcards).network.module)
-
-
-def feature_weights(wildcards):
-    """Return the digest of the file that a backbone's weights come from, if one is named."""
-    path = features_of(wildcards).network.params.get("weights")
-    file = Path(path or "").expanduser()
-    return provenance.file_digest(file) if path and file.is_file() else ""
-
-
-def feature_device(wildcards):
-    return config_of(wildcards.preset).device
-
-
-def feature_gpus(wildcards):
-    return gpus(feature_device(wildcards))
-
-
-def run_of(wildcards):
-    """Return the specification of the run that a path names, whether or not a table needs it."""
-    preset = config_of(wildcards.preset)
-    known(targets.check_run, preset, wildcards.experiment, wildcards.method)
-    return settings.run_spec(
-        preset, wildcards.experiment, wildcards.method, int(wildcards.seed)
-    )
-
-
-def run_text(wildcards):
-    return settings.canonical(run_of(wildcards))
-
-
-@cache
-def measured_seconds(preset):
-    """Return (experiment, method) -> seconds of a training step in the reference results."""
-    origin = Path(workflow.basedir, "results", "reference", preset, "origin.json")
-    return outside.step_seconds(origin)
-
-
-def urgency(wildcards):
-    """Return the priority of a training: the longest first, lest a core has none at the end.
-
-    From 0 to 1, for trainings without end and those that were never measured, which may be long.
-    """
-    run = wildcards.experiment, wildcards.method
-    if run not in measured_seconds(wildcards.preset):
-        return 1
-    seconds = measured_seconds(wildcards.preset)[run] * run_of(wildcards).training.steps
-    return seconds / (seconds + 600)  # rising; half a point for ten minutes
-
-
-def train_code(wildcards):
-    return provenance.digest("train", run_of(wildcards).module)
-
-
-def predict_code(wildcards):
-    return provenance.digest("predict", run_of(wildcards).module)
-
-
-def trace_code(wildcards):
-    return provenance.digest("trace", run_of(wildcards).module)
-
-
-def run_threads(wildcards):
-    return run_of(wildcards).training.threads
-
-
-def run_device(wildcards):
-    return config_of(wildcards.preset).device
-
-
-def run_gpus(wildcards):
-    return gpus(run_device(wildcards))
-
-
-def gpus(device):
-    """Return 1 where a network will run on a GPU, so that jobs queue for it."""
-    return int(
-        device == "cuda"
-        or (device == "auto" and shutil.which("nvidia-smi") is not None)
-    )
 
 
 def held():
@@ -213,17 +95,15 @@ def claim():
     try:
         LOCK.acquire(timeout=MOMENT)
     except Timeout:
-        sys.exit("another snakemake is at work in this folder; wait for it or stop it")
+        stop("another snakemake is at work in this folder; wait for it or stop it")
     if BUSY:
-        sys.exit(
-            "another snakemake was at work in this folder at the start; call again"
-        )
+        stop("another snakemake was at work in this folder at the start; call again")
 
 
 def summary():
     """Return where the tables, figures and reports of this call are, and what data are small."""
-    files = outside.produced(Path("results"), START)
-    lines = ["", "Written:", *files] if files else []
+    made = outside.produced(Path("results"), START)
+    lines = ["", "Written:", *made] if made else []
     return "".join(f"{line}\n" for line in lines + outside.sampled(Path("results")))
 
 

@@ -1,5 +1,10 @@
 # Images with their instances, made once per preset, and the features that stand in for some.
+# Files of the user's are inputs so that Snakemake shows them, and ancient: what tells that they
+# changed is a digest in params, since the time of a folder is not that of the files inside it.
 rule dataset:
+    """Make the images of a dataset with their instances: train, val and test split."""
+    input:
+        ancient(source_files),
     output:
         manifest=f"{DATA}/manifest.json",
         train=f"{DATA}/train.npz",
@@ -8,12 +13,10 @@ rule dataset:
     log:
         f"{DATA}.log",
     priority: SOON
-    conda:
-        "../../environment.yml"
     params:
-        spec=dataset_text,
-        code=dataset_code,
-        files=dataset_files,
+        spec=text(dataset_of),
+        code=code("dataset", dataset_of),
+        files=source_digest,
     message:
         "dataset {wildcards.dataset}, {wildcards.preset}"
     shell:
@@ -22,7 +25,9 @@ rule dataset:
 
 
 rule features:
+    """Compute the features of a frozen backbone that methods see instead of a dataset's images."""
     input:
+        ancient(weight_files),
         manifest=f"{DATA}/manifest.json",
         arrays=ancient(multiext(f"{DATA}/", "train.npz", "val.npz", "test.npz")),
     output:
@@ -32,15 +37,13 @@ rule features:
     log:
         f"{FEATURES}.log",
     priority: SOON
-    conda:
-        "../../environment.yml"
     resources:
-        gpu=feature_gpus,
-        device=feature_device,
+        gpu=gpus_of,
+        device=device_of,
     params:
-        spec=feature_text,
-        code=feature_code,
-        weights=feature_weights,
+        spec=text(features_of),
+        code=code("features", features_of),
+        weights=weights_digest,
     message:
         "features of {wildcards.dataset}, {wildcards.preset}"
     shell:

@@ -6,18 +6,15 @@ localrules:
     table,
     figure,
     html,
-    calibration_table,
-    tuning_table,
 
 
 rule resolve:
+    """Store the settings of a preset, with the user's changes."""
     output:
         "results/{preset}/config.json",
     log:
         "results/{preset}/logs/resolve.log",
     priority: SOON
-    conda:
-        "../../environment.yml"
     params:
         config=config_text,
     message:
@@ -27,6 +24,7 @@ rule resolve:
 
 
 rule metrics:
+    """Collect the metrics of all runs in one CSV."""
     input:
         all_metrics,
         config="results/{preset}/config.json",
@@ -35,8 +33,6 @@ rule metrics:
     log:
         "results/{preset}/logs/metrics.log",
     priority: SOON
-    conda:
-        "../../environment.yml"
     params:
         code=provenance.digest("metrics"),
     message:
@@ -46,8 +42,9 @@ rule metrics:
 
 
 rule table:
+    """Make any table: of the paper, of an experiment, or of a search for parameters."""
     input:
-        table_metrics,
+        table_scores,
         config="results/{preset}/config.json",
         paper=PAPER,
         verdicts=RESOURCES / "verdict_rule.yaml",
@@ -58,8 +55,6 @@ rule table:
     log:
         "results/{preset}/logs/{table}.log",
     priority: SOON
-    conda:
-        "../../environment.yml"
     params:
         code=provenance.digest("table"),
     message:
@@ -70,6 +65,7 @@ rule table:
 
 
 rule figure:
+    """Draw any figure of the paper."""
     input:
         figure_files,
         arrays=ancient(figure_arrays),
@@ -80,8 +76,6 @@ rule figure:
     log:
         "results/{preset}/logs/{figure}.log",
     priority: SOON
-    conda:
-        "../../environment.yml"
     params:
         code=provenance.digest("figure"),
     message:
@@ -92,10 +86,11 @@ rule figure:
 
 
 rule html:
+    """Make the report: one HTML page that needs no other file."""
     input:
         expand("results/{{preset}}/tables/{table}.csv", table=targets.TABLES),
         expand("results/{{preset}}/figures/{figure}.png", figure=targets.FIGURES),
-        extended_tables,
+        further_tables,
         metrics="results/{preset}/metrics.csv",
         deviations=RESOURCES / "deviations.csv",
         config="results/{preset}/config.json",
@@ -104,50 +99,9 @@ rule html:
     log:
         "results/{preset}/logs/report.log",
     priority: SOON
-    conda:
-        "../../environment.yml"
     params:
         code=provenance.digest("report"),
     message:
         "report, {wildcards.preset}"
     shell:
         "mist-bench report --config {input.config:q} --code {params.code} > {log:q} 2>&1"
-
-
-rule calibration_table:
-    input:
-        calibration_metrics,
-        config="results/{preset}/config.json",
-        paper=PAPER,
-    output:
-        "results/{preset}/tables/calibration.csv",
-    log:
-        "results/{preset}/logs/calibration.log",
-    priority: SOON
-    conda:
-        "../../environment.yml"
-    params:
-        code=provenance.digest("calibration"),
-    message:
-        "supervised bound of each candidate generator"
-    shell:
-        "mist-bench calibration --config {input.config:q} --code {params.code} > {log:q} 2>&1"
-
-
-rule tuning_table:
-    input:
-        tuning_scores,
-        config="results/{preset}/config.json",
-    output:
-        "results/{preset}/tables/tuning.csv",
-    log:
-        "results/{preset}/logs/tuning.log",
-    priority: SOON
-    conda:
-        "../../environment.yml"
-    params:
-        code=provenance.digest("tuning"),
-    message:
-        "score of each candidate parameter on the val split"
-    shell:
-        "mist-bench tuning --config {input.config:q} --code {params.code} > {log:q} 2>&1"

@@ -3,8 +3,9 @@
 # exec: the trainer's parent is Snakemake itself, so that it notices when Snakemake is killed.
 # gpu: how many jobs may be on GPUs at a time; which GPU is whose, mist-bench settles by locks.
 rule train:
+    """Train one run; an interrupted one continues from its last checkpoint."""
     input:
-        manifest=run_manifest,
+        manifest=seen_manifest,
         arrays=ancient(training_arrays),
     output:
         spec=f"{RUN}/config.json",
@@ -18,15 +19,13 @@ rule train:
     benchmark:
         f"{RUN}/benchmark.tsv"
     priority: urgency
-    conda:
-        "../../environment.yml"
-    threads: run_threads
+    threads: threads_of
     resources:
-        gpu=run_gpus,
-        device=run_device,
+        gpu=gpus_of,
+        device=device_of,
     params:
-        spec=run_text,
-        code=train_code,
+        spec=text(run_of),
+        code=code("train", run_of),
     message:
         "train {wildcards.method} on {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
     shell:
@@ -35,28 +34,28 @@ rule train:
         " --work results/{wildcards.preset}/work --device {resources.device} > {log:q} 2>&1"
 
 
+# Hyper-parameters are chosen by val_predictions.npz and val_metrics.json: no test image is looked at.
 rule predict:
+    """Store what a trained run predicts for a split: test, or val (val_predictions.npz)."""
     input:
-        manifest=run_manifest,
-        arrays=ancient(test_arrays),
+        manifest=seen_manifest,
+        arrays=ancient(seen_arrays),
         weights=f"{RUN}/weights.safetensors",
     output:
-        f"{RUN}/predictions.npz",
+        f"{RUN}/{{prefix}}predictions.npz",
     log:
-        f"{RUN}/predict.log",
+        f"{RUN}/{{prefix}}predict.log",
     priority: SOON
-    conda:
-        "../../environment.yml"
-    threads: run_threads
+    threads: threads_of
     resources:
-        gpu=run_gpus,
-        device=run_device,
+        gpu=gpus_of,
+        device=device_of,
     params:
-        spec=run_text,
-        code=predict_code,
-        split="test",
+        spec=text(run_of),
+        code=code("predict", run_of),
+        split=split_of,
     message:
-        "predict {wildcards.method} on {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
+        "predict {params.split} by {wildcards.method} on {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
     shell:
         "mist-bench predict --spec {params.spec:q} --code {params.code}"
         " --manifest {input.manifest:q} --weights {input.weights:q} --out {output:q}"
@@ -64,24 +63,23 @@ rule predict:
 
 
 rule trace:
+    """Store what every stage of a trained MIST makes of one image (Figure 1)."""
     input:
-        manifest=run_manifest,
-        arrays=ancient(test_arrays),
+        manifest=seen_manifest,
+        arrays=ancient(seen_arrays),
         weights=f"{RUN}/weights.safetensors",
     output:
         f"{RUN}/trace.npz",
     log:
         f"{RUN}/trace.log",
     priority: SOON
-    conda:
-        "../../environment.yml"
-    threads: run_threads
+    threads: threads_of
     resources:
-        gpu=run_gpus,
-        device=run_device,
+        gpu=gpus_of,
+        device=device_of,
     params:
-        spec=run_text,
-        code=trace_code,
+        spec=text(run_of),
+        code=code("trace", run_of),
     message:
         "trace {wildcards.method} on {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
     shell:
@@ -91,59 +89,23 @@ rule trace:
 
 
 rule evaluate:
+    """Compute the metrics of a run from its stored predictions."""
     input:
         manifest=truth_manifest,
         arrays=ancient(truth_arrays),
-        predictions=f"{RUN}/predictions.npz",
+        predictions=f"{RUN}/{{prefix}}predictions.npz",
     output:
-        f"{RUN}/metrics.json",
+        f"{RUN}/{{prefix}}metrics.json",
     log:
-        f"{RUN}/evaluate.log",
+        f"{RUN}/{{prefix}}evaluate.log",
     priority: SOON
-    conda:
-        "../../environment.yml"
     params:
-        spec=run_text,
+        spec=text(run_of),
         code=provenance.digest("evaluate"),
-        split="test",
+        split=split_of,
     message:
-        "evaluate {wildcards.method} on {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
+        "evaluate {params.split} of {wildcards.method} on {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
     shell:
         "mist-bench evaluate --spec {params.spec:q} --code {params.code}"
         " --manifest {input.manifest:q} --predictions {input.predictions:q} --out {output:q}"
         " --split {params.split} > {log:q} 2>&1"
-
-
-# On the val split, for the choice of hyper-parameters: no test image is looked at.
-use rule predict as predict_val with:
-    input:
-        manifest=run_manifest,
-        arrays=ancient(training_arrays),
-        weights=f"{RUN}/weights.safetensors",
-    output:
-        f"{RUN}/val_predictions.npz",
-    log:
-        f"{RUN}/val_predict.log",
-    params:
-        spec=run_text,
-        code=predict_code,
-        split="val",
-    message:
-        "predict {wildcards.method} on val of {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"
-
-
-use rule evaluate as evaluate_val with:
-    input:
-        manifest=truth_manifest,
-        arrays=ancient(truth_val_arrays),
-        predictions=f"{RUN}/val_predictions.npz",
-    output:
-        f"{RUN}/val_metrics.json",
-    log:
-        f"{RUN}/val_evaluate.log",
-    params:
-        spec=run_text,
-        code=provenance.digest("evaluate"),
-        split="val",
-    message:
-        "evaluate {wildcards.method} on val of {wildcards.experiment}, seed {wildcards.seed}, {wildcards.preset}"

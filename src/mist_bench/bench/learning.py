@@ -10,15 +10,12 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from mist_bench.bench import plots
-from mist_bench.bench.compare import read_spec
-from mist_bench.bench.records import Row, describe, write_record, write_rows
+from mist_bench.bench.records import Look, Result, Row
+from mist_bench.bench.specs import read_spec
 from mist_bench.bench.timing import highest_memory
 from mist_bench.config import resolve as settings
 from mist_bench.config.schema import RunSpec
@@ -31,53 +28,22 @@ from mist_bench.run.prediction import pack, predict_split
 
 CPU = torch.device("cpu")
 METRICS = ("both", "iou50", "classification")
+EVERY = 50  # steps between two looks
+IMAGES = 256  # of the val split in one look
 logger = logging.getLogger("mist_bench")
 
 
-@dataclass(frozen=True)
-class Look:
-    """One look at the val split.
-
-    Attributes:
-        step: after which it was taken.
-        seconds: processor seconds of the training so far; data and looks are not in it.
-        both: fraction of instances found and named (corrected, Sec. 5.2); of all looked at.
-        iou50: fraction of instances found.
-        classification: fraction of instances named, as counts per image.
-    """
-
-    step: int
-    seconds: float
-    both: float
-    iou50: float
-    classification: float
-
-
 def bench_learning(
-    out: Path,
-    *,
-    preset: str,
-    experiment: str,
-    method: str,
-    reach: Sequence[float],
-    every: int,
-    images: int,
-    limit: float,
-) -> list[Row]:
-    """Train until *Both* on val is ``reach``, and write when which value was first seen.
+    *, preset: str, experiment: str, method: str, reach: Sequence[float], limit: float
+) -> Result:
+    """Train until *Both* on val is ``reach``, and tell when which value was first seen.
 
     Args:
-        out: folder for learning.csv, learning_curve.csv, learning.json and learning.png.
         preset: of workflow/config; its schedule is the one that is cut short.
         experiment: key of experiments; a classification.
         method: key of methods.
-        reach: values of *Both*, fractions.
-        every: steps between two looks.
-        images: of the val split in one look.
+        reach: values of *Both*, fractions; one that is not reached has the time NaN.
         limit: processor seconds of training after which it ends anyway.
-
-    Returns:
-        The rows of learning.csv; a value that was not reached is NaN.
 
     Raises:
         ValueError: for an experiment without labels, or whose method sees features.
@@ -87,29 +53,22 @@ def bench_learning(
     if spec.task.kind != "classification" or config.datasets[spec.dataset].features:
         raise ValueError(f"{experiment}: only the learning of a classification of images is timed")
     use_deterministic_torch(spec.training.threads)
+    goals = sorted(reach)
     with tempfile.TemporaryDirectory() as work:
         data = Path(work) / spec.dataset
         build_dataset(settings.dataset_spec(config, spec.dataset), data)
-        looks = learn(spec, data, until=max(reach), every=every, images=images, limit=limit)
-    rows = [Row(f"{100 * goal:g}%", "cpu_time", first(looks, goal), "s") for goal in sorted(reach)]
+        looks = learn(spec, data, until=goals[-1], limit=limit)
+    rows = [Row(f"{100 * goal:g}%", "cpu_time", first(looks, goal), "s") for goal in goals]
     rows.append(Row("last", "both", looks[-1].both))
     rows.append(Row("process", "peak_memory", highest_memory(), "MiB"))
-    out.mkdir(parents=True, exist_ok=True)
-    write_rows(out / "learning.csv", rows)
-    write_rows(out / "learning_curve.csv", looks)
-    facts = {"spec": spec.model_dump(mode="json"), "every": every, "images": images}
-    record = write_record(out / "learning.json", facts)
-    about = f"{method} on {experiment}, preset {preset}, seed {spec.seed}. {describe(record)}"
-    plots.save(plots.draw_learning(looks, sorted(reach), about), out / "learning.png")
-    return rows
+    about = f"{method} on {experiment}, preset {preset}, seed {spec.seed}"
+    return Result(rows, spec, about, {"every": EVERY, "images": IMAGES}, {"curve": looks})
 
 
-def learn(
-    spec: RunSpec, data: Path, *, until: float, every: int, images: int, limit: float
-) -> list[Look]:
+def learn(spec: RunSpec, data: Path, *, until: float, limit: float) -> list[Look]:
     """Return the looks of a training that ends when *Both* is ``until``, or at the limit."""
     split, val = load_split(data, "train"), load_split(data, "val")
-    val = {name: array[:images] for name, array in val.items()}
+    val = {name: array[:IMAGES] for name, array in val.items()}
     method, budget = build_method(spec, CPU), spec.training
     training.remember_learning_rates(method.optimizers)
     seed_torch(spec.seed, "method")
@@ -120,7 +79,7 @@ def learn(
         training.make_step(method, split, spec, step, CPU)
         seconds += time.process_time() - start
         last = step == budget.steps or seconds > limit
-        if step % every == 0 or last:
+        if step % EVERY == 0 or last:
             found = pack(predict_split(method, val["images"], budget.batch_size, CPU))
             metrics = compute(spec.task, val, found)
             looks.append(Look(step, seconds, *(metrics[name] for name in METRICS)))
@@ -132,4 +91,4 @@ def learn(
 
 def first(looks: Sequence[Look], goal: float) -> float:
     """Return the seconds at the first look that saw ``goal``; NaN if none did."""
-    return next((look.seconds for look in looks if look.both >= goal), float(np.nan))
+    return next((look.seconds for look in looks if look.both >= goal), float("nan"))

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mist_bench.bench.records import Row
+from mist_bench.bench.records import Look, Point, Result, Row
 
-if TYPE_CHECKING:
-    from mist_bench.bench.learning import Look
-    from mist_bench.bench.scaling import Point
-
-DPI = 150
 # color-blind safe (Okabe and Ito), each with its own marker
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v")
@@ -30,14 +23,18 @@ AXES = {
 QUANTITIES = {"cpu_time": "processor seconds per image", "memory": "memory per image, MiB"}
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png", dpi=DPI)
-    temporary.replace(path)
+def draw(found: Result, caption: str) -> Figure:
+    """Return the picture of a benchmark's rows, or of the curve that they are read off."""
+    if "curve" in found.more:
+        figure = draw_learning(found.more["curve"], found.rows)
+    else:
+        figure = (draw_scaling if isinstance(found.rows[0], Point) else draw_stages)(found.rows)
+    width = int(figure.get_size_inches()[0] * 16)  # letters
+    figure.supxlabel("\n".join(textwrap.wrap(caption, width)), fontsize=8, color="0.3")
+    return figure
 
 
-def draw_stages(rows: Sequence[Row], caption: str) -> Figure:
+def draw_stages(rows: Sequence[Row]) -> Figure:
     """Return the times of each stage with their least and most, on the clock and of the core."""
     found = {(row.stage, row.quantity): row for row in rows}
     stages = [row.stage for row in rows if row.quantity == "wall_time"]
@@ -60,7 +57,6 @@ def draw_stages(rows: Sequence[Row], caption: str) -> Figure:
     ax.grid(axis="x", color="0.9", lw=0.6)
     ax.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
-    _caption(figure, caption)
     return figure
 
 
@@ -79,7 +75,7 @@ def _four(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def draw_learning(looks: Sequence[Look], reach: Sequence[float], caption: str) -> Figure:
+def draw_learning(looks: Sequence[Look], rows: Sequence[Row]) -> Figure:
     """Return the metrics on val against processor seconds, and where each goal was first seen."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     ax = figure.subplots()
@@ -88,27 +84,21 @@ def draw_learning(looks: Sequence[Look], reach: Sequence[float], caption: str) -
     for (name, label), color, marker in zip(names.items(), COLORS, MARKERS, strict=False):
         values = [getattr(look, name) for look in looks]
         ax.plot(seconds, values, color=color, marker=marker, ms=3, lw=1.2, label=label)
-    for goal in reach:
+    for row in (row for row in rows if row.quantity == "cpu_time"):
+        goal = float(row.stage.removesuffix("%")) / 100
         ax.axhline(goal, color="0.85", lw=0.8, zorder=0)
-        at = next((look.seconds for look in looks if look.both >= goal), None)
-        if at is not None:
-            ax.annotate(
-                f"{100 * goal:g}% at {at:.0f} s",
-                (at, goal),
-                xytext=(8, -12),
-                textcoords="offset points",
-                fontsize=8,
-                color=COLORS[0],
-            )
+        if math.isfinite(row.value):
+            words, place = f"{row.stage} at {row.value:.0f} s", (row.value, goal)
+            style = {"fontsize": 8, "color": COLORS[0]}
+            ax.annotate(words, place, xytext=(8, -12), textcoords="offset points", **style)
     ax.set(xlabel="processor seconds of training", ylabel="fraction on val", ylim=(0, 1.02))
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8, loc="lower right")
-    _caption(figure, caption)
     return figure
 
 
-def draw_scaling(points: Sequence[Point], caption: str) -> Figure:
-    """Return time and memory per image against size, both logarithmic, with fitted exponents."""
+def draw_scaling(points: Sequence[Point]) -> Figure:
+    """Return time and memory per image against size, both logarithmic; in brackets: exponents."""
     quantities = [one for one in QUANTITIES if any(point.quantity == one for point in points)]
     axes = list(dict.fromkeys(point.axis for point in points))
     size = (max(4.2 * len(axes), 6.4), 3.4 * len(quantities) + 0.4)
@@ -119,7 +109,6 @@ def draw_scaling(points: Sequence[Point], caption: str) -> Figure:
             _draw_growth(ax, [point for point in points if point.axis == axis], quantity)
             ax.set_xlabel(AXES[axis])
         row[0].set_ylabel(QUANTITIES[quantity])
-    _caption(figure, f"{caption}. In brackets: the fitted exponent")
     return figure
 
 
@@ -138,8 +127,3 @@ def _draw_growth(ax: Axes, points: Sequence[Point], quantity: str) -> None:
     ax.minorticks_off()
     ax.grid(color="0.9", lw=0.6)
     ax.legend(frameon=False, fontsize=8)
-
-
-def _caption(figure: Figure, text: str) -> None:
-    width = int(figure.get_size_inches()[0] * 16)
-    figure.supxlabel("\n".join(textwrap.wrap(text, width)), fontsize=8, color="0.3")

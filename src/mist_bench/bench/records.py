@@ -1,22 +1,17 @@
-"""What a benchmark leaves: rows of numbers as CSV, and a record of where they were taken."""
+"""What a benchmark finds: rows of numbers, and fits of how they grow."""
 
 from __future__ import annotations
 
 import csv
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
+import numpy as np
 
 from mist_bench.bench.timing import Timing, summary
-from mist_bench.run.machine import machine
-
-if TYPE_CHECKING:
-    from mist_bench.bench.scaling import Point
+from mist_bench.config.schema import RunSpec
 
 
 @dataclass(frozen=True)
@@ -39,8 +34,99 @@ class Row:
     least: float | None = None
     most: float | None = None
 
+    def __str__(self) -> str:
+        extremes = f"n={self.n} [{self.least:.4g}, {self.most:.4g}]" if self.n > 1 else ""
+        return f"{self.stage:18} {self.quantity:22} {self.value:10.4g} {self.unit:9} {extremes}"
 
-HEADER = {"least": "min", "most": "max"}  # the CSV's names, which Python keeps for its functions
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement at one size, or why there is none.
+
+    Attributes:
+        axis: what grows: instances, canvas, images or locations.
+        size: how large it is; 0 for a fit over all sizes.
+        operation: what was measured.
+        quantity: ``wall_time``, ``cpu_time``, ``memory``, or a fitted exponent of one.
+        value: per image, except of exponents; ``None`` if skipped.
+        unit: of the value.
+        n: calls, or points of a fit.
+        least: the least of the calls.
+        most: the most of the calls.
+        status: ``ok``, or ``skipped`` and the reason.
+    """
+
+    axis: str
+    size: int
+    operation: str
+    quantity: str
+    value: float | None
+    unit: str
+    n: int
+    least: float | None = None
+    most: float | None = None
+    status: str = "ok"
+
+    def __str__(self) -> str:
+        found = self.status if self.value is None else f"{self.value:6.2f} n={self.n}"
+        return f"{self.axis:10} {self.operation:12} {self.quantity:26} {found}"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two training steps made right after another.
+
+    Attributes:
+        pair: its number, from 1.
+        first: the configuration above the fraction line.
+        second: the one below.
+        first_wall: seconds of its step on the clock.
+        second_wall: seconds of its step on the clock.
+        ratio: of the seconds per image.
+        cpu_ratio: the same of processor seconds.
+    """
+
+    pair: int
+    first: str
+    second: str
+    first_wall: float
+    second_wall: float
+    ratio: float
+    cpu_ratio: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the val split.
+
+    Attributes:
+        step: after which it was taken.
+        seconds: processor seconds of the training so far; data and looks are not in it.
+        both: fraction of instances found and named (corrected, Sec. 5.2); of all looked at.
+        iou50: fraction of instances found.
+        classification: fraction of instances named, as counts per image.
+    """
+
+    step: int
+    seconds: float
+    both: float
+    iou50: float
+    classification: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a benchmark found: the rows of its CSV and of further ones, by name.
+
+    ``specs`` are the runs that were measured, ``facts`` more for the record beside the rows, and
+    ``about`` says in words what was measured, for the caption of the picture.
+    """
+
+    rows: Sequence[Row] | Sequence[Point]
+    specs: RunSpec | Mapping[str, RunSpec]
+    about: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Sequence[Pair] | Sequence[Look]] = field(default_factory=dict)
 
 
 def spread(stage: str, quantity: str, values: Sequence[float], unit: str = "") -> Row:
@@ -50,74 +136,50 @@ def spread(stage: str, quantity: str, values: Sequence[float], unit: str = "") -
 
 
 def timing_rows(stage: str, timing: Timing, images: int, *, steps: bool = False) -> list[Row]:
-    """Return the rows of a timing: seconds on the clock and of the processor, and rates.
-
-    Args:
-        stage: what was timed.
-        timing: the seconds of its calls.
-        images: images in one call; 0 for no image rate.
-        steps: whether a call is a training step.
-    """
-    rows = [
-        spread(stage, "wall_time", timing.wall, "s"),
-        spread(stage, "cpu_time", timing.cpu, "s"),
-    ]
+    """Return seconds on the clock and of the processor, and rates: of images unless 0, of steps."""
+    wall, rates = timing.wall, []
     if steps:
-        rows.append(spread(stage, "step_rate", [1 / one for one in timing.wall], "steps/s"))
+        rates.append(spread(stage, "step_rate", [1 / one for one in wall], "steps/s"))
     if images:
-        rates = [images / one for one in timing.wall]
-        rows.append(spread(stage, "image_rate", rates, "images/s"))
-    return rows
+        rates.append(spread(stage, "image_rate", [images / one for one in wall], "images/s"))
+    return [
+        spread(stage, "wall_time", wall, "s"),
+        spread(stage, "cpu_time", timing.cpu, "s"),
+        *rates,
+    ]
+
+
+def exponents(points: Sequence[Point]) -> list[Point]:
+    """Return the exponents of one operation's quantities where two points are positive.
+
+    ``exponent`` is fitted to all sizes; ``last exponent`` to the two largest, where fixed costs
+    count least. It is b of the least-squares line log(value) = a + b log(size).
+    """
+    fits = []
+    for quantity in dict.fromkeys(point.quantity for point in points):
+        own = [one for one in points if one.quantity == quantity and one.value]
+        for name, used in (("exponent", own), ("last exponent", own[-2:])):
+            if len(used) > 1:
+                sizes, values = [one.size for one in used], [one.value for one in used]
+                slope = float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+                fit = f"{name} of {quantity}"
+                fits.append(Point(own[0].axis, 0, own[0].operation, fit, slope, "", len(used)))
+    return fits
 
 
 def write_rows(path: Path, rows: Sequence[Any]) -> None:
     """Write dataclass ``rows`` to a CSV, numbers with 6 significant digits, gaps empty."""
-    columns = list(asdict(rows[0]))
+    names = {"least": "min", "most": "max"}  # the CSV's, which Python keeps for its functions
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow([HEADER.get(name, name) for name in columns])
-        table.writerows([_short(one) for one in asdict(row).values()] for row in rows)
+        table.writerow([names.get(name, name) for name in asdict(rows[0])])
+        for row in rows:
+            values = asdict(row).values()
+            table.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
 
 
-def write_record(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write where and how the numbers were taken to a JSON file, and return it."""
-    threads = torch.get_num_threads()
-    record = {**facts, "threads": threads, "load_average": os.getloadavg(), **machine()}
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    return record
-
-
-def describe(record: Mapping[str, Any]) -> str:
-    """Return the machine in words, for a caption."""
-    versions = record["versions"]
-    threads = f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}"
-    gpu = f"{record['gpu']}, " if record.get("device") == "cuda" else ""
-    return (
-        f"{gpu}{record['cpu']}, {record['cores']} cores, {threads}, "
-        f"load average {record['load_average'][0]:.1f}, torch {versions['torch']}"
-    )
-
-
-def rows_text(rows: Iterable[Row]) -> str:
-    """Return rows as lines of text."""
+def rows_text(rows: Iterable[Row | Point]) -> str:
+    """Return rows as lines of text; of points, the exponents and what was skipped."""
     return "\n".join(
-        f"{row.stage:18} {row.quantity:22} {row.value:10.4g} {row.unit:9} "
-        + (f"n={row.n} [{row.least:.4g}, {row.most:.4g}]" if row.least is not None else "")
-        for row in rows
+        str(row) for row in rows if not isinstance(row, Point) or row.size == 0 or row.value is None
     )
-
-
-def points_text(points: Iterable[Point]) -> str:
-    """Return the exponents and what was skipped as lines of text."""
-    return "\n".join(
-        f"{point.axis:10} {point.operation:12} {point.quantity:26} "
-        + (f"{point.value:6.2f} n={point.n}" if point.value is not None else point.status)
-        for point in points
-        if point.size == 0 or point.value is None
-    )
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return "" if value is None else value

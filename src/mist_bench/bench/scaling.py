@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from mist_bench.bench import plots
-from mist_bench.bench.cases import CPU, STAMPS, Setup, make_predictions, make_truth
-from mist_bench.bench.compare import read_spec
-from mist_bench.bench.records import describe, write_record, write_rows
+from mist_bench.bench.cases import CPU, Setup, made_up_predictions, made_up_truth
+from mist_bench.bench.records import Point, Result, exponents
+from mist_bench.bench.specs import HARD, read_spec
 from mist_bench.bench.timing import Case, collect, memory_growth, summary
+from mist_bench.config import resolve as settings
 from mist_bench.config.schema import RunSpec
 from mist_bench.datasets.multi_mnist import paste
 from mist_bench.datasets.placement import poisson_disk
@@ -34,74 +33,29 @@ GROWTH = {"instances": 1, "canvas": 2, "images": 1}  # exponents assumed to pred
 BATCH_SIZE = 8  # images in a step: of the largest canvas, a batch of 32 is 50 MB
 SCENES = 128  # images evaluated where another size grows
 LAYOUTS = 1024  # images generated where another size grows: what the generator throws at a time
+STAMPS = 64  # different digits; more would not change a cost
 WIDE = 320  # px: the canvas on which 100 digits keep their distance
-
-
-@dataclass(frozen=True)
-class Point:
-    """One measurement, or why there is none.
-
-    Attributes:
-        axis: what grows: instances, canvas or images.
-        size: how large it is; 0 for a fit over all sizes.
-        operation: what was measured.
-        quantity: ``wall_time``, ``cpu_time``, ``memory``, or a fitted exponent of one.
-        value: per image, except of exponents; ``None`` if skipped.
-        unit: of the value.
-        n: calls, or points of a fit.
-        least: the least of the calls.
-        most: the most of the calls.
-        status: ``ok``, or ``skipped`` and the reason.
-    """
-
-    axis: str
-    size: int
-    operation: str
-    quantity: str
-    value: float | None
-    unit: str
-    n: int
-    least: float | None = None
-    most: float | None = None
-    status: str = "ok"
 
 
 Maker = Callable[[int], Case]  # size -> the case
 
 
-def bench_scaling(
-    out: Path,
-    *,
-    preset: str,
-    repeats: int,
-    sizes: Mapping[str, Sequence[int]] = SIZES,
-    limit: float = LIMIT,
-) -> list[Point]:
+def bench_scaling(*, preset: str, repeats: int) -> Result:
     """Measure time and memory per image at growing sizes and fit how they grow.
 
     Args:
-        out: folder for scaling.csv, scaling.json and scaling.png.
         preset: whose MIST on MNIST-hard is measured.
         repeats: timed calls of a point.
-        sizes: of each axis, ascending.
-        limit: seconds that a point may take; longer ones are skipped.
-
-    Returns:
-        The rows of scaling.csv.
     """
-    config, spec = read_spec(preset, "mnist_hard_classification", "mist")
+    config, spec = read_spec(preset, HARD, "mist")
     use_deterministic_torch(spec.training.threads)
     points = []
-    for axis, makers in operations(spec, config.datasets[spec.dataset].params).items():
+    layout = settings.dataset_spec(config, spec.dataset).params
+    for axis, makers in operations(spec, layout).items():
         for operation, maker in makers.items():
-            own = sweep(axis, operation, maker, sizes[axis], repeats=repeats, limit=limit)
+            own = sweep(axis, operation, maker, repeats)
             points += own + exponents(own)
-    out.mkdir(parents=True, exist_ok=True)
-    write_rows(out / "scaling.csv", points)
-    record = write_record(out / "scaling.json", {"spec": spec.model_dump(mode="json")})
-    about = f"mist, preset {preset}. {describe(record)}"
-    plots.save(plots.draw_scaling(points, about), out / "scaling.png")
-    return points
+    return Result(points, spec, f"mist, preset {preset}")
 
 
 def operations(spec: RunSpec, layout: Mapping[str, Any]) -> dict[str, dict[str, Maker]]:
@@ -117,19 +71,19 @@ def operations(spec: RunSpec, layout: Mapping[str, Any]) -> dict[str, dict[str, 
         change = {"num_instances": size} if axis == "instances" else {"image_size": (C, size, size)}
         few = spec.training.model_copy(update={"batch_size": BATCH_SIZE})
         task = replace(spec.task, **change)
-        return Setup(spec.model_copy(update={"task": task, "training": few}), BATCH_SIZE)
+        return Setup(spec.model_copy(update={"task": task, "training": few}))
 
     K, canvas = spec.task.num_instances, spec.task.image_size[-1]
     return {
         "instances": {
-            "train_step": lambda size: sized("instances", size).train_step(),
-            "prediction": lambda size: sized("instances", size).prediction(),
+            "train_step": lambda size: sized("instances", size).step_case(),
+            "prediction": lambda size: sized("instances", size).prediction_case(),
             "evaluation": lambda size: evaluation(replace(spec.task, num_instances=size), SCENES),
             "generation": lambda size: generation(LAYOUTS, size, WIDE, layout),
         },
         "canvas": {
-            "train_step": lambda size: sized("canvas", size).train_step(),
-            "prediction": lambda size: sized("canvas", size).prediction(),
+            "train_step": lambda size: sized("canvas", size).step_case(),
+            "prediction": lambda size: sized("canvas", size).prediction_case(),
             "generation": lambda size: generation(LAYOUTS, K, size, layout),
         },
         "images": {
@@ -158,8 +112,9 @@ def generation(size: int, count: int, canvas: int, layout: Mapping[str, Any]) ->
 
 def batch(spec: RunSpec, size: int) -> Case:
     """Return the making of a batch from a split of ``size`` images, its choice included."""
-    truth = make_truth(np.random.default_rng(0), size, spec.task)
-    split = truth | {"images": np.zeros((size, *spec.task.image_size), dtype=np.uint8)}
+    split = made_up_truth(spec.task, size) | {
+        "images": np.zeros((size, *spec.task.image_size), dtype=np.uint8)
+    }
     count = spec.training.batch_size
 
     def run() -> None:
@@ -170,42 +125,38 @@ def batch(spec: RunSpec, size: int) -> Case:
 
 def evaluation(task: TaskSpec, size: int) -> Case:
     """Return all metrics of made-up predictions for ``size`` images."""
-    rng = np.random.default_rng(0)
-    truth = make_truth(rng, size, task)
-    found = make_predictions(rng, truth, task)
+    truth = made_up_truth(task, size)
+    found = made_up_predictions(task, truth)
     # metrics of a classification only count the images
     split = truth | {"images": np.empty((size, 0), dtype=np.uint8)}
     return Case("evaluation", lambda: compute(task, split, found), size)
 
 
-def sweep(
-    axis: str, operation: str, maker: Maker, sizes: Sequence[int], *, repeats: int, limit: float
-) -> list[Point]:
-    """Return the points of one operation at ascending sizes.
+def sweep(axis: str, operation: str, maker: Maker, repeats: int) -> list[Point]:
+    """Return the points of one operation at the ascending sizes of its axis.
 
     Args:
         axis: what grows.
         operation: its name.
         maker: makes the case of a size.
-        sizes: ascending.
         repeats: timed calls of a point.
-        limit: seconds; a point that is predicted to take longer is skipped.
     """
     points: list[Point] = []
+    sizes = SIZES[axis]
     maker(sizes[0]).once()  # what only the first call needs counts for no size
     before: tuple[int, float] | None = None  # the last size measured and the seconds of a call
     for size in sizes:
         calls = repeats
         if before:
             call = before[1] * (size / before[0]) ** GROWTH[axis]
-            if 2 * call > limit:
-                why = f"skipped: two calls of {call:.0f} s predicted, limit {limit:g} s"
+            if 2 * call > LIMIT:
+                why = f"skipped: two calls of {call:.0f} s predicted, limit {LIMIT:g} s"
                 points.append(Point(axis, size, operation, "wall_time", None, "s", 0, status=why))
                 continue
-            calls = min(repeats, max(int(limit / call) - 1, 1))
+            calls = min(repeats, max(int(LIMIT / call) - 1, 1))
         case = maker(size)
         grown = memory_growth(case.once)  # also warms up
-        timing = collect([case.once], repeats=calls, limit=limit)[0]
+        (timing,) = collect([case], repeats=calls, limit=LIMIT)
         before = (size, statistics.median(timing.wall))
         for quantity, seconds in (("wall_time", timing.wall), ("cpu_time", timing.cpu)):
             value, least, most = summary([one / case.images for one in seconds])
@@ -215,25 +166,3 @@ def sweep(
             value = grown / case.images
             points.append(Point(axis, size, operation, "memory", value, "MiB", 1))
     return points
-
-
-def exponents(points: Sequence[Point]) -> list[Point]:
-    """Return the exponents of one operation's quantities where two points are positive.
-
-    ``exponent`` is fitted to all sizes; ``last exponent`` to the two largest, where fixed costs
-    count least.
-    """
-    fits = []
-    for quantity in dict.fromkeys(point.quantity for point in points):
-        own = [one for one in points if one.quantity == quantity and one.value]
-        for name, used in (("exponent", own), ("last exponent", own[-2:])):
-            if len(used) > 1:
-                slope = fit_exponent([one.size for one in used], [one.value for one in used])
-                fit = f"{name} of {quantity}"
-                fits.append(Point(own[0].axis, 0, own[0].operation, fit, slope, "", len(used)))
-    return fits
-
-
-def fit_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Return b of the least-squares line log(value) = a + b log(size)."""
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])

@@ -62,39 +62,25 @@ class Timing:
     cpu: tuple[float, ...]
 
 
-def measure(case: Case, *, repeats: int, limit: float) -> Timing:
-    """Return the timing of ``case`` after one call to warm up.
-
-    Args:
-        case: what to call.
-        repeats: most timed calls.
-        limit: wall seconds after which no further call begins, once there are three.
-    """
-    case.once()
-    return collect([case.once], repeats=repeats, limit=limit)[0]
-
-
 def alternate(cases: Sequence[Case], *, repeats: int, limit: float) -> list[Timing]:
+    """Return ``collect`` of ``cases`` after one call of each to warm up."""
+    for case in cases:
+        case.once()
+    return collect(cases, repeats=repeats, limit=limit)
+
+
+def collect(cases: Sequence[Case], *, repeats: int, limit: float) -> list[Timing]:
     """Return the timings of ``cases``, called in turn: A B A B, so that all see the same load.
 
     Args:
-        cases: what to call, each once per round, after one round to warm up.
-        repeats: most timed rounds.
+        cases: what to call, each once per round.
+        repeats: most rounds.
         limit: wall seconds after which no further round begins, once there are three.
     """
-    for case in cases:
-        case.once()
-    return collect([case.once for case in cases], repeats=repeats, limit=limit)
-
-
-def collect(
-    calls: Sequence[Callable[[], tuple[float, float]]], *, repeats: int, limit: float
-) -> list[Timing]:
-    """Return what each of ``calls`` gives in rounds, at least three unless ``repeats`` is less."""
     rounds: list[list[tuple[float, float]]] = []
     end = time.perf_counter() + limit
     while len(rounds) < repeats and (len(rounds) < LEAST_REPEATS or time.perf_counter() < end):
-        rounds.append([call() for call in calls])
+        rounds.append([case.once() for case in cases])
     return [Timing(*zip(*of_one, strict=True)) for of_one in zip(*rounds, strict=True)]
 
 
@@ -151,11 +137,6 @@ def peak_flops(*, repeats: int = 10, side: int = 1024) -> dict[str, float]:
             case.name: count_flops(case) / min(timing.cpu)
             for case, timing in zip(cases, timings, strict=True)
         }
-
-
-def ratios(first: Sequence[float], second: Sequence[float]) -> list[float]:
-    """Return first / second, pair by pair."""
-    return [a / b for a, b in zip(first, second, strict=True)]
 
 
 def summary(values: Sequence[float]) -> tuple[float, float, float]:

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 
 from mist_bench.config import provenance, targets
 from mist_bench.config import resolve as settings
-from mist_bench.config.keywords import ConfigError
-from mist_bench.config.schema import Config, DatasetSpec, FeatureSpec, RunSpec, Strict
+from mist_bench.config.keywords import ConfigError, explain
+from mist_bench.config.schema import Config, DatasetSpec, FeatureSpec, RunSpec
+from mist_bench.spec import Spec
 
-S = TypeVar("S", bound=Strict)
+S = TypeVar("S", bound=Spec)
 J = TypeVar("J", DatasetSpec, FeatureSpec, RunSpec)
 
 
@@ -25,7 +26,7 @@ def read_spec(given: str, model: type[S]) -> S:
         return model.model_validate_json(text)
     except ValidationError as error:
         where = "--spec" if inline else given
-        raise ConfigError(f"{where}: {settings.explain(error, model)}") from None
+        raise ConfigError(f"{where}: {explain(error, model)}") from None
 
 
 def read_job(stage: str, options: argparse.Namespace, model: type[J]) -> J:
@@ -33,18 +34,10 @@ def read_job(stage: str, options: argparse.Namespace, model: type[J]) -> J:
     spec = read_spec(options.spec, model)
     made = spec.network if isinstance(spec, FeatureSpec) else spec
     function = "make_split" if isinstance(spec, DatasetSpec) else "build"
-    settings.check_keywords("--spec: params", made.params, made.module, function)
+    kind = spec.task.kind if isinstance(spec, RunSpec) else None
+    settings.resolved("--spec: params", made.module, function, kind, made.params)
     check_code(stage, made.module, options.code)
     return spec
-
-
-def read_config(options: argparse.Namespace) -> tuple[Config, Path]:
-    """Return the configuration that --config or --preset names, and its results folder."""
-    if options.config:
-        config = settings.parse(str(options.config), options.config.read_text(encoding="utf-8"))
-    else:
-        config = load_preset(options.preset)
-    return config, Path("results", config.preset)
 
 
 def load_preset(name: str | None) -> Config:
@@ -56,17 +49,3 @@ def check_code(stage: str, module: str | None, expected: str | None) -> None:
     """Refuse to run code that was edited after the workflow had planned this job."""
     if expected and expected != provenance.digest(stage, module):
         raise ValueError("the code was edited after the workflow started; start the workflow again")
-
-
-def check_complete(
-    options: argparse.Namespace, results: Path, runs: list[targets.Run], name: str
-) -> None:
-    """Raise a ``ValueError`` that names the first missing run, unless --partial was given."""
-    files = [targets.run_folder(results, *run) / name for run in runs]
-    missing = [path for path in files if not path.is_file()]
-    if missing and not options.partial:
-        raise ValueError(
-            f"{options.name}: {len(missing)} of {len(files)} runs are missing, first {missing[0]}; "
-            f"make them with snakemake {options.name} --config preset={results.name}, "
-            "or add --partial"
-        )

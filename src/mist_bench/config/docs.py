@@ -58,7 +58,10 @@ def document(config: Config, name: str | None = None) -> str:
     parts = []
     for title, model in SECTIONS.items() if name is None else ():
         parts.append(f"## `{title}`\n\n{(inspect.getdoc(model) or '').splitlines()[0]}\n")
-        parts.append(_table([_row(key, field) for key, field in model.model_fields.items()]))
+        rows = [
+            _row(k, f, f.get_default(), _group(f.annotation)) for k, f in model.model_fields.items()
+        ]
+        parts.append(_table(rows))
     for section, entries in groups.items():
         for module in dict.fromkeys(entry.module for entry in entries.values()):
             users = ", ".join(
@@ -70,13 +73,18 @@ def document(config: Config, name: str | None = None) -> str:
     return "\n".join(parts)
 
 
-def _rows(model: type[BaseModel], prefix: str) -> Iterator[list[str]]:
-    """Yield a row for each leaf: ``detector.channels`` of a group's field."""
+def _rows(model: type[BaseModel], prefix: str, values: Any = None) -> Iterator[list[str]]:
+    """Yield a row for each leaf, with its default in ``values`` if it is another there.
+
+    ``detector.channels`` is a field of a group; what a group is for stands in a row of its own.
+    """
     for key, field in model.model_fields.items():
         group = _group(field.annotation)
-        yield _row(f"{prefix}{key}", field, group)
+        default = field.get_default() if values is None else getattr(values, key)
+        yield _row(f"{prefix}{key}", field, default, group)
         if group:
-            yield from _rows(group, f"{prefix}{key}.")
+            inside = default if isinstance(default, BaseModel) else None
+            yield from _rows(group, f"{prefix}{key}.", inside)
 
 
 def _group(annotation: Any) -> type[BaseModel] | None:
@@ -85,16 +93,12 @@ def _group(annotation: Any) -> type[BaseModel] | None:
     return next((t for t in types if isinstance(t, type) and issubclass(t, BaseModel)), None)
 
 
-def _row(name: str, field: FieldInfo, group: type[BaseModel] | None = None) -> list[str]:
-    default = field.get_default(call_default_factory=True)
-    if field.is_required():
-        text = "required"
-    elif isinstance(default, BaseModel):
-        text = json.dumps(default.model_dump(mode="json", exclude_defaults=True))
-    else:
-        text = json.dumps(default)
+def _row(name: str, field: FieldInfo, default: Any, group: Any = None) -> list[str]:
+    text = "required" if field.is_required() else f"`{json.dumps(default)}`" if not group else ""
+    if group and default is None:
+        text = "`null`"
     kind = "group" if group else type_name(field.annotation, field.metadata)
-    return [f"`{name}`", kind, f"`{text}`" if text != "required" else text, field.description or ""]
+    return [f"`{name}`", kind, text, field.description or ""]
 
 
 def type_name(annotation: Any, metadata: Any = ()) -> str:
@@ -111,7 +115,7 @@ def type_name(annotation: Any, metadata: Any = ()) -> str:
     if origin is list or (origin is tuple and inner[-1] is ...):
         return f"list of {type_name(inner[0])}"
     if origin is tuple:
-        return f"list of {len(inner)}: {type_name(inner[0])}"
+        return f"list of {len(inner)}, each {type_name(inner[0])}"
     words = {
         "str": "text",
         "int": "integer",
@@ -127,7 +131,7 @@ def type_name(annotation: Any, metadata: Any = ()) -> str:
         for kind, at, sign in SIGNS
         if isinstance(one, kind) and not isinstance(one, MinLen)
     ]
-    return " ".join([words.get(name, name), *limits])
+    return " ".join([words.get(name, name), " and ".join(limits)]).strip()
 
 
 def _table(rows: list[list[str]]) -> str:

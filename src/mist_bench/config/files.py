@@ -14,76 +14,9 @@ from typing import Any
 
 import yaml
 
-from mist_bench.config.keywords import ConfigError, defaults, hint
-from mist_bench.spec import Spec, errors_of
+from mist_bench.config.keywords import ConfigError, hint
 
 COMPAT = "official"  # what --config compat=... may say: the published code's behavior
-EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
-
-
-class Text(str):
-    """What a user wrote, not yet known to be text, number or list: the schema decides.
-
-    Snakemake hands over ``--config training='{steps: 20}'`` as strings only.
-    """
-
-
-def user_text(value: Any) -> Any:
-    """Return ``value`` with every string in it marked as ``Text``."""
-    if isinstance(value, Mapping):
-        return {key: user_text(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [user_text(item) for item in value]
-    return Text(value) if isinstance(value, str) else value
-
-
-def decoded(data: Any, model: type[Spec], base: Mapping[str, Any] | None = None) -> Any:
-    """Return ``data`` with each ``Text`` read as YAML that ``model`` does not take as text.
-
-    ``1e-3`` is a number here, although YAML 1.1 asks for ``1.0e-3``.
-
-    Args:
-        data: values for ``model``, perhaps not all, perhaps wrong: other problems stay.
-        model: says where text is meant.
-        base: further values, which ``data`` is merged over to be looked at.
-    """
-    tried: set[tuple] = set()
-    while isinstance(data, Mapping):
-        whole = merge({**defaults(model), **(base or {})}, data)
-        found = errors_of(model, whole)
-        # of another type than text; text that is wrong in other ways stays as it is
-        places = {at for at, kind, _ in found if kind.endswith("_type") or kind == "literal_error"}
-        if not places - tried:
-            break
-        for place in places - tried:
-            data = _read_text_at(data, place)
-        tried |= places
-    return plain(data)
-
-
-def plain(value: Any) -> Any:
-    """Return ``value`` with text that is text: no ``Text`` is left."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Text) else value
-
-
-def _read_text_at(data: Any, place: tuple) -> Any:
-    """Return ``data`` with the text at ``place`` read as YAML; as it is if there is none."""
-    if isinstance(data, Text):
-        if EXPONENT.fullmatch(data):
-            return float(data)
-        try:
-            return user_text(yaml.safe_load(data))
-        except yaml.YAMLError:
-            return str(data)
-    if place and isinstance(data, Mapping) and place[0] in data:
-        return {**data, place[0]: _read_text_at(data[place[0]], place[1:])}
-    if place and isinstance(data, list) and isinstance(place[0], int) and place[0] < len(data):
-        return [_read_text_at(v, place[1:]) if i == place[0] else v for i, v in enumerate(data)]
-    return data
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -311,11 +244,23 @@ def _budgets(preset: Mapping[str, Any]) -> dict[str, Any]:
     return {"training": _inner(preset, "training"), "methods": methods}
 
 
+EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML in which ``1e-3`` is a number."""
+    """YAML in which ``1e-3`` is a number; YAML 1.1 asks for ``1.0e-3``."""
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789"))
+
+
+def read_yaml(text: str) -> Any:
+    """Return the value of YAML.
+
+    Raises:
+        yaml.YAMLError: if it is none.
+    """
+    return yaml.load(text, _Loader)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from mist_bench.spec import Only, Spec
@@ -52,6 +52,18 @@ def keywords_of(function: Callable, kind: Kind | None = None) -> type[Spec]:
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[name] = (hint, Field(default, description=meanings.get(name)))
     return create_model(f"{function.__module__}.{function.__name__}", __base__=Spec, **fields)
+
+
+def keyword_values(
+    where: str, function: Callable, params: Mapping[str, Any], kind: Kind | None = None
+) -> dict[str, Any]:
+    """Return the keywords of ``function`` with their types, from plain ``params`` of a spec.
+
+    Raises:
+        ConfigError: as ``checked``, for a value that it does not take.
+    """
+    model = keywords_of(function, kind)
+    return dict(checked(where, params, model, f" by {model.__name__}"))
 
 
 @cache
@@ -110,6 +122,46 @@ def defaults(model: type[BaseModel]) -> dict[str, Any]:
     return {
         k: v.model_dump(mode="json") if isinstance(v, BaseModel) else v for k, v in found.items()
     }
+
+
+def checked(where: str, data: Any, model: type[Spec], place: str = "") -> Any:
+    """Return ``data`` as an instance of ``model``.
+
+    Raises:
+        ConfigError: in one line that begins with ``where``, as ``explain``.
+    """
+    try:
+        return model.model_validate_json(json.dumps(data, default=str))
+    except ValidationError as error:
+        prefix = (
+            f"{where}." if where and error.errors()[0]["loc"] else f"{where}: " if where else ""
+        )
+        raise ConfigError(f"{prefix}{explain(error, model, place)}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel], place: str = "") -> str:
+    """Return the first problem of ``error`` in one line, with the nearest valid key.
+
+    Args:
+        error: what validating said.
+        model: what was validated.
+        place: where a key that is missing would be written, in words.
+    """
+    first = error.errors()[0]
+    path, text = first["loc"], first["msg"].removeprefix("Value error, ")
+    where = ".".join(map(str, path)) + ": " if path else ""
+    if first["type"] == "missing":
+        field = fields_at(model, path[:-1]).get(str(path[-1]))
+        meaning = f": {field.description}" if field and field.description else ""
+        return f"{where}this key is required{place}{meaning}"
+    if first["type"] == "extra_forbidden":
+        return f"{where}unknown key{hint(str(path[-1]), fields_at(model, path[:-1]))}"
+    given = first.get("input")
+    if first["type"] == "json_invalid" or (
+        isinstance(given, dict) and first["type"] == "value_error"
+    ):
+        return f"{where}{text}"
+    return f"{where}{text} (got {given!r})"
 
 
 def check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -255,7 +307,8 @@ def _binding(module: str, name: str) -> ast.stmt | None:
 
 
 def _names(statement: ast.stmt) -> set[str]:
-    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    nodes = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+    return {node.id for node in nodes if isinstance(node.ctx, ast.Load)}
 
 
 def _signatures_only(statement: ast.stmt, name: str) -> ast.stmt:

@@ -20,8 +20,8 @@ from mist_bench.config.keywords import source
 ROOTS = ("mist_bench",)
 # they carry values from the user to a stage, and those values are part of the stage's spec
 NEUTRAL = (
-    *("mist_bench.cli", "mist_bench.config", "mist_bench.models.specs"),
-    "mist_bench.run.machine",
+    *("mist_bench.cli", "mist_bench.config", "mist_bench.spec", "mist_bench.models.specs"),
+    *("mist_bench.datasets.standin.specs", "mist_bench.run.machine"),
 )
 # the modules a stage always uses; a dataset's or method's own module comes on top
 STAGES = {
@@ -34,8 +34,6 @@ STAGES = {
     "metrics": ("mist_bench.reporting.aggregate",),
     "table": ("mist_bench.reporting.tables.write",),
     "figure": ("mist_bench.reporting.figures.write",),
-    "calibration": ("mist_bench.reporting.tables.calibration",),
-    "tuning": ("mist_bench.reporting.tables.tuning",),
     "report": ("mist_bench.reporting.html",),
 }
 
@@ -260,6 +258,8 @@ def _text(node: Any) -> str:
         return ""  # a docstring, or another constant without effect
     if isinstance(node, ast.If) and _names_type_checking(node.test) and not node.orelse:
         return ""
+    if isinstance(node, ast.keyword) and node.arg == "description":
+        return ""  # of a parameter: words
     fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
     inside = ",".join(f"{name}={_text(value)}" for name, value in fields if name != "kind")
     return f"{type(node).__name__}({inside})"

@@ -12,16 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from mist_bench.config.files import decoded, merge, merge_files, plain
+from mist_bench.config.files import merge, merge_files
 from mist_bench.config.keywords import (
     ConfigError,
     check_names,
     check_task,
+    checked,
     defaults,
-    fields_at,
-    hint,
     parameters,
 )
 from mist_bench.config.schema import (
@@ -34,6 +31,7 @@ from mist_bench.config.schema import (
     RunSpec,
     Training,
 )
+from mist_bench.config.user import read_values
 from mist_bench.spec import Spec
 from mist_bench.types import Kind, TaskSpec
 
@@ -57,7 +55,7 @@ def load(folder: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     Raises:
         ConfigError: in one line, naming the file or key and what would be valid.
     """
-    return validate(_read_values(merge_files(folder, overrides or {})))
+    return validate(read_values(merge_files(folder, overrides or {})))
 
 
 def parse(where: str, text: str) -> Config:
@@ -95,73 +93,6 @@ def validate(merged: Mapping[str, Any]) -> Config:
                 check_names(f"{where}.{experiment}.dataset", [own.dataset], config.datasets)
                 _check_same_test(config, f"{where}.{experiment}.dataset", own.dataset, experiment)
     return config
-
-
-def checked(where: str, data: Any, model: type[Spec], place: str = "") -> Any:
-    """Return ``data`` as an instance of ``model``.
-
-    Raises:
-        ConfigError: in one line that begins with ``where``, as ``explain``.
-    """
-    try:
-        return model.model_validate_json(json.dumps(plain(data), default=str))
-    except ValidationError as error:
-        prefix = (
-            f"{where}." if where and error.errors()[0]["loc"] else f"{where}: " if where else ""
-        )
-        raise ConfigError(f"{prefix}{explain(error, model, place)}") from None
-
-
-def _read_values(merged: dict[str, Any]) -> dict[str, Any]:
-    """Return ``merged`` without ``Text``: each one was read as what takes it asks for."""
-    config = dict(merged)
-    tasks = {k: v.get("task") for k, v in _entries(config, "experiments")}
-    for section, function in (("datasets", "make_split"), ("backbones", "build")):
-        for name, entry in _entries(config, section):
-            own = {**entry, "params": _read_params(entry, function, None, entry.get("params"))}
-            config[section] = {**config[section], name: own if "params" in entry else entry}
-    for name, entry in _entries(config, "methods"):
-        params = {
-            kind: _read_params(entry, "build", kind, own) for kind, own in _entries(entry, "params")
-        }
-        own = (
-            {**entry, "params": {**_mapping(entry, "params"), **params}} if params else dict(entry)
-        )
-        own["training"] = decoded(entry.get("training", {}), Training)
-        experiments = {}
-        for key, one in _entries(entry, "experiments"):
-            read = dict(one)
-            if "params" in one:
-                read["params"] = _read_params(
-                    entry, "build", tasks.get(key), one["params"], own.get("params")
-                )
-            if "training" in one:
-                read["training"] = decoded(one["training"], Training)
-            experiments[key] = read
-        if experiments:
-            own["experiments"] = {**_mapping(entry, "experiments"), **experiments}
-        config["methods"] = {**config["methods"], name: own}
-    return decoded(config, Config)
-
-
-def _read_params(
-    entry: Mapping[str, Any], function: str, kind: Any, params: Any, base: Any = None
-) -> Any:
-    """Return ``params`` of an entry as the keywords of its module's function ask for."""
-    try:
-        model = parameters(str(entry.get("module")), function, kind)
-    except ConfigError:  # said again where the configuration is checked
-        return params
-    return decoded(params, model, _mapping(base or {}, kind))
-
-
-def _mapping(tree: Any, key: Any) -> Mapping[str, Any]:
-    found = tree.get(key) if isinstance(tree, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
-
-
-def _entries(tree: Any, key: str) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(k, v) for k, v in _mapping(tree, key).items() if isinstance(v, Mapping)]
 
 
 def _without_unbudgeted(config: Config) -> Config:
@@ -364,28 +295,3 @@ def feature_spec(config: Config, name: str) -> FeatureSpec:
         network=network.model_copy(update={"params": params}),
         **dataset.features.model_dump(),
     )
-
-
-def explain(error: ValidationError, model: type[BaseModel], place: str = "") -> str:
-    """Return the first problem of ``error`` in one line, with the nearest valid key.
-
-    Args:
-        error: what validating said.
-        model: what was validated.
-        place: where a key that is missing would be written, in words.
-    """
-    first = error.errors()[0]
-    path, text = first["loc"], first["msg"].removeprefix("Value error, ")
-    where = ".".join(map(str, path)) + ": " if path else ""
-    if first["type"] == "missing":
-        field = fields_at(model, path[:-1]).get(str(path[-1]))
-        meaning = f": {field.description}" if field and field.description else ""
-        return f"{where}this key is required{place}{meaning}"
-    if first["type"] == "extra_forbidden":
-        return f"{where}unknown key{hint(str(path[-1]), fields_at(model, path[:-1]))}"
-    given = first.get("input")
-    if first["type"] == "json_invalid" or (
-        isinstance(given, dict) and first["type"] == "value_error"
-    ):
-        return f"{where}{text}"
-    return f"{where}{text} (got {given!r})"

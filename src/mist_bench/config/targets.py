@@ -1,4 +1,4 @@
-"""What the workflow asks for: the runs behind each table and figure, and the user's settings.
+"""What the workflow asks for: the runs behind each table and figure, and where they are stored.
 
 Shared by the Snakefile and the command line, hence torch-free and quick to import.
 """
@@ -17,6 +17,9 @@ TABLES = ("table1", "table2", "table3", "table4", "table4_classes", "table5")
 DETAILS = {"table4_classes": "table4"}
 # table -> its experiment, and the methods that stand beside the experiment's rivals
 EXTENDED = {"table3_extended": ("mnist_hard_classification", ("mist", "soft_topk"))}
+# table that compares candidates -> what the names of its experiments begin with
+SEARCHES = {"calibration": "calibrate_", "tuning": "tune_"}
+GENERIC = "table_"  # and the name of an experiment: its methods and rivals
 WORKFLOW = Path(__file__).resolve().parents[3] / "workflow"  # an editable install: the clone's
 SETTINGS = WORKFLOW / "config"
 PAPER = WORKFLOW / "resources" / "paper_results.csv"
@@ -35,6 +38,51 @@ TRACED = ("figure1",)  # drawn from the stages of a run, not from its prediction
 CURVES = ("figure7",)  # of these, every seed's training is shown, and an image of the val split
 Run = tuple[str, str, int]  # experiment, method, seed
 Row = tuple[str, str, str]  # table, experiment, method
+
+
+def tables(config: Config) -> list[str]:
+    """Return the names of all tables that can be made of a configuration."""
+    generic = [f"{GENERIC}{experiment}" for experiment in config.experiments]
+    return [*TABLES, *EXTENDED, *generic, *SEARCHES]
+
+
+def table_experiment(config: Config, table: str) -> str | None:
+    """Return the experiment of a generic table, ``None`` for any other table."""
+    name = table.removeprefix(GENERIC)
+    return name if name != table and name in config.experiments else None
+
+
+def table_runs(config: Config, table: str, paper: Path = PAPER) -> list[Run]:
+    """Return the runs of a table: its methods, as far as the config has them in its experiments.
+
+    Rivals are in generic and extended tables only.
+    """
+    if experiment := table_experiment(config, table):
+        return experiment_runs(config, experiment) + rival_runs(config, experiment)
+    if table in EXTENDED:
+        experiment, beside = EXTENDED[table]
+        runs = [run for run in experiment_runs(config, experiment) if run[1] in beside]
+        return runs + rival_runs(config, experiment)
+    if table in SEARCHES:
+        return [run for name in candidates(config, table) for run in experiment_runs(config, name)]
+    table = DETAILS.get(table, table)
+    rows = paper_rows(paper, table)
+    runs = []
+    for name in dict.fromkeys(of for where, of, _ in rows if where == table):
+        own = experiment_runs(config, name)
+        shown = table_methods(rows, table, name, [method for _, method, _ in own])
+        runs += [run for run in own if run[1] in shown]
+    return runs
+
+
+def table_input(table: str) -> str:
+    """Return which file of each of its runs a table is made from: tuning looks at no test image."""
+    return "val_metrics.json" if table == "tuning" else "metrics.json"
+
+
+def candidates(config: Config, table: str) -> list[str]:
+    """Return the experiments that a table of ``SEARCHES`` compares."""
+    return [name for name in config.experiments if name.startswith(SEARCHES[table])]
 
 
 def paper_rows(paper: Path, table: str) -> list[Row]:
@@ -74,25 +122,6 @@ def table_methods(
     return list(dict.fromkeys([*shown, *(m for m in methods if m not in elsewhere)]))
 
 
-def table_runs(config: Config, table: str, paper: Path = PAPER) -> list[Run]:
-    """Return the runs of a table: its methods, as far as the config has them in its experiments.
-
-    Rivals are in the extended tables only.
-    """
-    if table in EXTENDED:
-        experiment, beside = EXTENDED[table]
-        runs = [run for run in experiment_runs(config, experiment) if run[1] in beside]
-        return runs + rival_runs(config, experiment)
-    table = DETAILS.get(table, table)
-    rows = paper_rows(paper, table)
-    runs = []
-    for name in dict.fromkeys(of for where, of, _ in rows if where == table):
-        own = experiment_runs(config, name)
-        shown = table_methods(rows, table, name, [method for _, method, _ in own])
-        runs += [run for run in own if run[1] in shown]
-    return runs
-
-
 def figure_runs(config: Config, figure: str) -> list[Run]:
     """Return the runs that a figure shows, as far as the config knows them."""
     check_names("figure", [figure], FIGURES)
@@ -126,7 +155,7 @@ def experiment_runs(config: Config, experiment: str) -> list[Run]:
 
 
 def rival_runs(config: Config, experiment: str) -> list[Run]:
-    """Return the runs of one experiment that only an extended table shows."""
+    """Return the runs of one experiment that only its generic or extended table shows."""
     setup = config.experiments.get(experiment)
     rivals = setup.rivals if setup else []
     return [(experiment, method, seed) for method in rivals for seed in config.seeds]
@@ -138,18 +167,21 @@ def evaluated_rivals(config: Config, results: Path) -> list[Run]:
     return [run for run in runs if (run_folder(results, *run) / "metrics.json").exists()]
 
 
+def more_tables(config: Config, results: Path) -> list[str]:
+    """Return the generic and extended tables that were made: the report shows them, too."""
+    names = [name for name in tables(config) if name not in (*TABLES, *SEARCHES)]
+    return [name for name in names if (results / "tables" / f"{name}.csv").exists()]
+
+
 def extended_made(config: Config, results: Path) -> list[str]:
-    """Return the extended tables that were made, as far as all their rivals have metrics.
+    """Return those of ``more_tables`` all of whose rivals have metrics.
 
     The report keeps them fresh. One that was made with --partial would have it train rivals.
     """
-    there = set(evaluated_rivals(config, results))
-    return [
-        name
-        for name, (experiment, _) in EXTENDED.items()
-        if (results / "tables" / f"{name}.csv").exists()
-        and there.issuperset(rival_runs(config, experiment))
-    ]
+    trained = {run for name in config.experiments for run in experiment_runs(config, name)}
+    there = trained.union(evaluated_rivals(config, results))
+    made = more_tables(config, results)
+    return [name for name in made if there.issuperset(table_runs(config, name))]
 
 
 def run_folder(results: Path, experiment: str, method: str, seed: int) -> Path:
@@ -167,5 +199,7 @@ def check_run(config: Config, experiment: str, method: str) -> None:
     """Raise a ``ConfigError`` unless ``method`` can do the task of ``experiment``."""
     check_names("experiment", [experiment], config.experiments)
     task = config.experiments[experiment].task
-    able = [name for name, entry in config.methods.items() if task in entry.params]
+    setups = [setup for setup in config.experiments.values() if setup.task == task]
+    compete = {name for setup in setups for name in setup.methods + setup.rivals}
+    able = [k for k, entry in config.methods.items() if k in compete or task in entry.params]
     check_names(f"method of {experiment}", [method], able)

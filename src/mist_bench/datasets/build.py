@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import inspect
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from mist_bench.config.keywords import keyword_values
 from mist_bench.config.schema import SPLITS, DatasetSpec
 from mist_bench.datasets.files import MANIFEST, Split, save_manifest, save_split
 
@@ -29,6 +31,18 @@ def build_dataset(spec: DatasetSpec, out: Path) -> None:
         ValueError: if ``spec`` cannot be built, or ``out`` is no dataset's folder.
         OSError: if the disk refuses, with the folder's name.
     """
+    with replacing(out) as folder:
+        _write(spec, folder)
+
+
+@contextlib.contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """Give an empty folder that takes the place of ``out`` when all went well; else it is gone.
+
+    Raises:
+        ValueError: if ``out`` holds files that are no part of a dataset.
+        OSError: if the disk refuses, or another process is writing there.
+    """
     out = Path(out).absolute()
     refuse_foreign(out)
     partial, lock = (out.with_name(f".{out.name}.{end}") for end in ("partial", "lock"))
@@ -36,17 +50,17 @@ def build_dataset(spec: DatasetSpec, out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=0):
             try:
-                _fresh(partial)
-                _write(spec, partial)
-                replace(partial, out)
+                shutil.rmtree(partial, ignore_errors=True)  # what a killed process has left
+                partial.mkdir()
+                yield partial
+                _replace(partial, out)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
                 lock.unlink(missing_ok=True)
     except Timeout:
-        raise OSError(f"{out}: another process is building this dataset") from None
+        raise OSError(f"{out}: another process is writing here") from None
     except OSError as error:
-        reason = error.strerror or error
-        raise OSError(f"{out}: the dataset cannot be written: {reason}") from None
+        raise OSError(f"{out}: cannot be written: {error.strerror or error}") from None
 
 
 def _write(spec: DatasetSpec, folder: Path) -> None:
@@ -79,12 +93,9 @@ def make(spec: DatasetSpec, split: str, rng: np.random.Generator) -> Split:
     """
     where = f"datasets.{spec.name}"
     make_split = importlib.import_module(spec.module).make_split
+    params = keyword_values(f"{where}.params", make_split, spec.params)
     try:
-        inspect.signature(make_split).bind(split, spec.sizes[split], rng, **spec.params)
-    except TypeError as error:
-        raise ValueError(f"{where}.params: {error} of {spec.module}.make_split") from None
-    try:
-        content = make_split(split, spec.sizes[split], rng, **spec.params)
+        content = make_split(split, spec.sizes[split], rng, **params)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     shape, labels = content.arrays["images"].shape, content.arrays["labels"]
@@ -114,18 +125,10 @@ def refuse_foreign(out: Path) -> None:
             raise ValueError(f"{out}: not replaced, because it holds {name!r}, not of a dataset")
 
 
-def _fresh(folder: Path) -> None:
-    """Make ``folder`` empty; what a killed build left in it goes away."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir()
-
-
-def replace(new: Path, out: Path) -> None:
+def _replace(new: Path, out: Path) -> None:
     """Put ``new`` in the place of ``out``."""
     old = out.with_name(f".{out.name}.old")
-    if old.exists():
-        shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         out.rename(old)
     new.rename(out)

@@ -12,13 +12,13 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 MANIFEST = "manifest.json"
 ARRAYS = ("images", "counts", "labels", "boxes")
@@ -67,6 +67,27 @@ def check_arrays(arrays: Mapping[str, NDArray], where: str) -> None:
         raise ValueError(f"{where}: labels must be >= 0 up to the count and -1 beyond it")
     if not np.isfinite(boxes).all() or (boxes[valid][:, 2:] <= 0).any() or boxes[~valid].any():
         raise ValueError(f"{where}: boxes must have a size up to the count and be 0 beyond it")
+
+
+def padded(
+    labels: Sequence[ArrayLike], boxes: Sequence[ArrayLike], most: int
+) -> dict[str, NDArray]:
+    """Return ``counts``, ``labels`` and ``boxes`` of a split.
+
+    Args:
+        labels: of each of N images, those of its n instances.
+        boxes: likewise their (n, 4) cxcywh boxes, px.
+        most: L, at least every n.
+    """
+    N = len(labels)
+    arrays = {
+        "counts": np.array([len(each) for each in labels], dtype=np.int64),
+        "labels": np.full((N, most), -1, dtype=np.int64),
+        "boxes": np.zeros((N, most, 4), dtype=np.float32),
+    }
+    for i, (names, found) in enumerate(zip(labels, boxes, strict=True)):
+        arrays["labels"][i, : len(names)], arrays["boxes"][i, : len(names)] = names, found
+    return arrays
 
 
 def describe(array: NDArray) -> dict[str, Any]:

@@ -8,18 +8,18 @@ of all images.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
 from mist_bench.datasets.files import Split
+from mist_bench.spec import Count, NonNegative, Positive
 
 SOURCE = "Gabor noise, synthesized by this suite"
 CHUNK = 256  # images synthesized at a time; no effect on them
-Weights = Literal["positive", "signs"]
 
 
 def make_split(
@@ -27,15 +27,15 @@ def make_split(
     size: int,
     rng: Generator,
     *,
-    canvas: int,
-    expected_count: float,
-    margin: float,
-    bandwidth: float,
-    frequency: float,
-    orientations: Sequence[float],
-    weights: Weights,
-    white: float,
-    box_size: float,
+    canvas: Count = 80,
+    expected_count: Positive = 12,
+    margin: NonNegative = 6,
+    bandwidth: Positive = 0.08,
+    frequency: NonNegative = 0.0833,
+    orientations: Annotated[tuple[float, ...], Field(min_length=1)] = (0, 45, 90, 135),
+    weights: Literal["positive", "signs"] = "positive",
+    white: Positive = 3,
+    box_size: Positive = 24,
 ) -> Split:
     """Return ``size`` images of Gabor noise with their impulses.
 
@@ -61,11 +61,10 @@ def make_split(
         cxcywh px, centered at impulses that need not lie at whole pixels.
 
     Raises:
-        ValueError: for values that cannot be used, in one line.
+        ValueError: if the margin leaves no room.
     """
-    _check(split, canvas, expected_count, margin, bandwidth, frequency, orientations, weights)
-    if white <= 0 or box_size <= 0:
-        raise ValueError(f"white and box_size must be > 0, got {white:g} and {box_size:g}")
+    if 2 * margin >= canvas:
+        raise ValueError(f"margin must be below {canvas / 2:g} px, half the canvas, got {margin:g}")
     streams = rng.spawn(4)  # one per purpose: a change of one leaves the others as they are
     counts = streams[0].poisson(expected_count, size).astype(np.int64)  # (N,)
     total = int(counts.sum())
@@ -168,25 +167,3 @@ def to_bytes(noise: NDArray[np.float32], limit: float) -> NDArray[np.uint8]:
     """Return noise as pixels: 0 in the middle of the range, ``limit`` white, -``limit`` black."""
     unit = np.clip(0.5 + noise / (2 * limit), 0, 1)
     return np.floor(unit * 255 + 0.5).astype(np.uint8)
-
-
-def _check(
-    split, canvas, expected_count, margin, bandwidth, frequency, orientations, weights
-) -> None:
-    """Raise a ``ValueError`` for a value that the noise cannot be made with."""
-    if split not in ("train", "val", "test"):
-        raise ValueError(f"split must be train, val or test, got {split!r}")
-    if canvas < 1 or expected_count <= 0:
-        raise ValueError(
-            f"canvas and expected_count must be > 0, got {canvas} and {expected_count:g}"
-        )
-    if margin < 0 or 2 * margin >= canvas:
-        raise ValueError(f"margin must be in 0..{canvas / 2:g} px of the canvas, got {margin:g}")
-    if bandwidth <= 0 or frequency < 0:
-        raise ValueError(
-            f"bandwidth must be > 0 and frequency >= 0, got {bandwidth:g} and {frequency:g}"
-        )
-    if not orientations:
-        raise ValueError("orientations must be a list of at least one angle in degrees, got none")
-    if weights not in ("positive", "signs"):
-        raise ValueError(f"weights must be positive or signs, got {weights!r}")

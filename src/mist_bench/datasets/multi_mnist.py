@@ -6,17 +6,20 @@ N images, L the most digits in an image, d side of a digit's frame, S side of th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from pydantic import AfterValidator, Field
 
 from mist_bench.datasets import sources
 from mist_bench.datasets.files import Split
-from mist_bench.datasets.placement import jittered_grid, poisson_disk, uneven_disk
+from mist_bench.datasets.placement import jittered_grid, poisson_disk
+from mist_bench.spec import Count, Natural, NonNegative, Positive, different
 
+Counts = Annotated[tuple[Natural, ...], Field(min_length=1), AfterValidator(different)]
+Composite = Literal["max", "clipped_sum"]
 CLASSES = 10
 VAL_FRACTION = 6  # one in six training digits is kept for validation: the last 10,000 of 60,000
 
@@ -26,17 +29,17 @@ def make_split(
     size: int,
     rng: Generator,
     *,
-    canvas: int,
-    counts: Sequence[int],
-    placement: Literal["poisson", "uneven", "grid"],
-    margin: float,
-    digit_size: int,
-    box_size: float,
-    composite: Literal["max", "clipped_sum"],
-    radius: float | None = None,
-    jitter: float | None = None,
+    canvas: Count = 80,
+    counts: Counts = (9,),
+    placement: Literal["poisson", "uneven", "grid"] = "poisson",
+    margin: NonNegative = 10,
+    digit_size: Literal[1, 2, 4, 7, 14, 28] = 28,
+    box_size: Positive = 20,
+    composite: Composite = "max",
+    radius: NonNegative = 18,
+    jitter: NonNegative = 3.333,
     sorted_digits: bool = False,
-    train_counts: Sequence[int] | None = None,
+    train_counts: Counts | None = None,
 ) -> Split:
     """Return ``size`` scenes of digits that only this split contains.
 
@@ -53,8 +56,9 @@ def make_split(
         digit_size: d, side of a digit's frame, px; MNIST's 28 or a divisor of it.
         box_size: side of the ground-truth box around a frame's center, px.
         composite: overlapping digits give the ``max`` of their pixels or their ``clipped_sum``.
-        radius: least distance of two centers, px; for ``poisson`` and ``uneven``.
-        jitter: standard deviation of the centers around the grid, px; for ``grid``.
+        radius: least distance of two centers, px, > 0 for ``poisson`` and ``uneven``; no matter in
+            a grid.
+        jitter: standard deviation of the centers around the ``grid``, px; no matter elsewhere.
         sorted_digits: the digits are 0, 1, 2, ... in order instead of uniform and independent.
         train_counts: what to draw from in ``train``, if not from ``counts``; ``val`` and ``test``
             stay the same, image by image (Sec. C.2: Esl16 trains on 0 to 9 digits).
@@ -68,7 +72,8 @@ def make_split(
     """
     if train_counts is not None and split == "train":
         counts = train_counts
-    _check(split, canvas, counts, digit_size, box_size, composite, sorted_digits)
+    if sorted_digits and max(counts) > CLASSES:
+        raise ValueError(f"sorted_digits: only {CLASSES} digits exist, got counts {[*counts]}")
     streams = rng.spawn(4)  # one per purpose: a change of one leaves the others as they are
     numbers = np.asarray(counts)[streams[0].integers(len(counts), size=size)]  # (N,)
     corners = _corners(
@@ -116,7 +121,7 @@ def paste(
     corners: NDArray[np.int64],
     counts: NDArray[np.int64],
     canvas: int,
-    composite: Literal["max", "clipped_sum"],
+    composite: Composite,
 ) -> NDArray[np.uint8]:
     """Return (N, S, S) images with digits at whole pixels; what leaves the canvas is cut off.
 
@@ -144,22 +149,6 @@ def paste(
     return images
 
 
-def _check(split, canvas, counts, digit_size, box_size, composite, sorted_digits) -> None:
-    """Raise a ``ValueError`` for a value that ``make_split`` cannot use."""
-    if split not in ("train", "val", "test"):
-        raise ValueError(f"split must be train, val or test, got {split!r}")
-    if not counts or any(count < 0 for count in counts) or len(set(counts)) < len(counts):
-        raise ValueError(f"counts must be a list of different numbers >= 0, got {counts}")
-    if sorted_digits and max(counts) > CLASSES:
-        raise ValueError(f"sorted_digits: only {CLASSES} digits exist, got counts {counts}")
-    if digit_size < 1 or 28 % digit_size:
-        raise ValueError(f"digit_size must be 28 or a divisor of it, got {digit_size}")
-    if composite not in ("max", "clipped_sum"):
-        raise ValueError(f"composite must be max or clipped_sum, got {composite!r}")
-    if box_size <= 0 or canvas < 1:
-        raise ValueError(f"box_size and canvas must be > 0, got {box_size} and {canvas}")
-
-
 def _corners(
     rng, numbers, canvas, margin, digit_size, placement, radius, jitter
 ) -> NDArray[np.int64]:
@@ -167,11 +156,6 @@ def _corners(
 
     The canvas spans [-0.5, S - 0.5] and a frame's center is x0 + (d - 1) / 2.
     """
-    if placement not in ("poisson", "uneven", "grid"):
-        raise ValueError(f"placement must be poisson, uneven or grid, got {placement!r}")
-    needed, value = ("jitter", jitter) if placement == "grid" else ("radius", radius)
-    if value is None:
-        raise ValueError(f"placement {placement!r} needs {needed}")
     low, high = math.ceil(margin - digit_size / 2), math.floor(canvas - margin - digit_size / 2)
     if low > high:
         raise ValueError(f"margin {margin:g} px leaves no room in a canvas of {canvas} px")
@@ -185,8 +169,8 @@ def _corners(
             )
             points = np.floor(centers - offset + 0.5)
         else:
-            draw = poisson_disk if placement == "poisson" else uneven_disk
-            points = draw(rng, rows.sum(), int(count), radius, low, high)
+            uneven = placement == "uneven"
+            points = poisson_disk(rng, rows.sum(), int(count), radius, low, high, uneven=uneven)
         corners[rows, :count] = points
     return corners
 

@@ -1,7 +1,7 @@
 """Where the digits go: random positions in a square, for many images at once.
 
-Positions lie on a lattice of whole steps, because digits are pasted at whole pixels: the stated
-least distance then holds exactly in the images, and no rounding differs between machines.
+Random positions are whole pixels from the lowest, because digits are pasted at whole pixels: the
+stated least distance then holds exactly in the images, and no rounding differs between machines.
 n images, M darts, P slots for accepted darts.
 """
 
@@ -29,7 +29,7 @@ def poisson_disk(
     low: float,
     high: float,
     *,
-    step: float = 1.0,
+    uneven: bool = False,
 ) -> Array:
     """Return random points that keep their distance (Sec. 5.1, "a Poisson distribution [4]").
 
@@ -44,43 +44,40 @@ def poisson_disk(
         radius: least distance of two points of an image, px.
         low: least coordinate, px.
         high: greatest coordinate, px.
-        step: distance of neighboring lattice positions ``low + i * step``, px.
+        uneven: keep the points nearest to a focus, which is uniform in the square, instead of
+            random ones (Suppl. Sec. D, Figure 8; how is not specified in the paper). The smaller
+            ``radius``, the more uneven.
 
     Returns:
-        (n, count, 2) xy, px.
+        (n, count, 2) xy, px, at whole pixels from ``low``.
 
     Raises:
         ValueError: if so many points do not fit, or fit in fewer than 1 of 1,000 layouts.
     """
-
-    def choose(points: Array) -> Array:
-        return rng.random(points.shape[:2])
-
-    return _fill(rng, n, count, radius, low, high, step, choose)
-
-
-def uneven_disk(
-    rng: Generator,
-    n: int,
-    count: int,
-    radius: float,
-    low: float,
-    high: float,
-    *,
-    step: float = 1.0,
-) -> Array:
-    """Return points crowded around a random place of each image (Suppl. Sec. D, Figure 8).
-
-    Not specified in the paper: of a full Poisson-disk layout, the ``count`` points nearest to a
-    focus are kept, which is uniform in the square. The smaller ``radius``, the more uneven.
-    Arguments, result and errors are those of ``poisson_disk``.
-    """
-
-    def choose(points: Array) -> Array:
-        focus = low + rng.random((len(points), 1, 2)) * (high - low)
-        return ((points - focus) ** 2).sum(-1)
-
-    return _fill(rng, n, count, radius, low, high, step, choose)
+    where = f"{count} points {radius:g} px apart in [{low:g}, {high:g}]²"
+    if radius <= 0:
+        raise ValueError(f"{where}: radius must be > 0")
+    if count > (bound := most_points(radius, high - low)):
+        raise ValueError(f"{where} is impossible: at most {bound} fit; lower radius or margin")
+    found, total, rounds = [np.empty((0, count, 2))], 0, 0
+    while total < n:
+        points, accepted = _throw(rng, min(bound, DARTS), radius, low, high)
+        if uneven:
+            focus = low + rng.random((len(points), 1, 2)) * (high - low)
+            rank = ((points - focus) ** 2).sum(-1)
+        else:
+            rank = rng.random(points.shape[:2])
+        rank = np.where(np.arange(points.shape[1]) < accepted[:, None], rank, np.inf)
+        order = np.argsort(rank, axis=1, kind="stable")[:, :count]  # (LAYOUTS, count)
+        picked = np.take_along_axis(points, order[..., None], axis=1)[accepted >= count]
+        found.append(picked)
+        total, rounds = total + len(picked), rounds + 1
+        if rounds >= TRIES and total * 1000 < rounds * LAYOUTS:
+            raise ValueError(
+                f"{where}: {total} of {rounds * LAYOUTS} random layouts hold so many; "
+                "lower radius or margin"
+            )
+    return np.concatenate(found)[:n]
 
 
 def jittered_grid(
@@ -117,36 +114,13 @@ def most_points(radius: float, side: float) -> int:
     return math.floor(2 / math.sqrt(3) * (side / radius) ** 2 + 2 * side / radius + 1 + 1e-9)
 
 
-def _fill(rng, n, count, radius, low, high, step, choose) -> Array:
-    """Return (n, count, 2): of full layouts, the ``count`` points that ``choose`` ranks first."""
-    where = f"{count} points {radius:g} px apart in [{low:g}, {high:g}]²"
-    if radius <= 0 or step <= 0 or high < low or count < 0:
-        raise ValueError(f"{where}: radius and step must be > 0, count >= 0 and low <= high")
-    if count > (bound := most_points(radius, high - low)):
-        raise ValueError(f"{where} is impossible: at most {bound} fit; lower radius or margin")
-    found, total, rounds = [np.empty((0, count, 2))], 0, 0
-    while total < n:
-        points, accepted = _throw(rng, min(bound, DARTS), radius, low, high, step)
-        rank = np.where(np.arange(points.shape[1]) < accepted[:, None], choose(points), np.inf)
-        order = np.argsort(rank, axis=1, kind="stable")[:, :count]  # (LAYOUTS, count)
-        picked = np.take_along_axis(points, order[..., None], axis=1)[accepted >= count]
-        found.append(picked)
-        total, rounds = total + len(picked), rounds + 1
-        if rounds >= TRIES and total * 1000 < rounds * LAYOUTS:
-            raise ValueError(
-                f"{where}: {total} of {rounds * LAYOUTS} random layouts hold so many; "
-                "lower radius or margin"
-            )
-    return np.concatenate(found)[:n]
-
-
-def _throw(rng, slots, radius, low, high, step) -> tuple[Array, NDArray[np.int64]]:
+def _throw(rng, slots, radius, low, high) -> tuple[Array, NDArray[np.int64]]:
     """Return (LAYOUTS, slots, 2) accepted points in the order thrown and (LAYOUTS,) their number.
 
     A dart sticks if it is at least ``radius`` from those that stuck before it.
     """
-    cells = math.floor((high - low) / step + 1e-9) + 1
-    darts = low + np.floor(rng.random((DARTS, 2, LAYOUTS)) * cells) * step
+    cells = math.floor(high - low + 1e-9) + 1
+    darts = low + np.floor(rng.random((DARTS, 2, LAYOUTS)) * cells)
     xs, ys = np.full((2, slots, LAYOUTS), FAR)
     accepted = np.zeros(LAYOUTS, dtype=np.int64)
     limit, rows = radius * radius - 1e-9, np.arange(LAYOUTS)

@@ -121,11 +121,10 @@ def from_folder(folder: Path, part: Part) -> Digits:
     """
     if not folder.is_dir():
         raise SourceError(f"{FOLDER_VARIABLE}={folder}: no such folder; unset it to download MNIST")
-    names = FILES[part]
-    paths = [_find(folder, name) for name in names]
-    contents = {name: _read(path) for name, path in zip(names, paths, strict=True)}
-    verified = True
-    for path, (name, data) in zip(paths, contents.items(), strict=True):
+    contents, verified = {}, True
+    for name in FILES[part]:
+        path = _find(folder, name)
+        contents[name] = data = _read(path)
         parse_idx(data, str(path), 3 if "images" in name else 1)
         if problem := digest_problem(name, data):
             verified = False
@@ -166,16 +165,11 @@ def digest_problem(name: str, data: bytes) -> str | None:
 def fetch_mirrors(folder: Path) -> None:
     """Download MNIST's .gz files to ``folder`` from the first host that has them."""
     downloader, reason = pooch.HTTPDownloader(timeout=TIMEOUT), "no connection"
-    for mirror in filter(_reachable, MIRRORS):
+    for mirror in filter(reachable, MIRRORS):
         try:
             for name, md5 in sorted(MD5.items(), reverse=True):  # a small file first
-                pooch.retrieve(
-                    f"{mirror}{name}.gz",
-                    known_hash=f"md5:{md5}",
-                    fname=f"{name}.gz",
-                    path=folder,
-                    downloader=downloader,
-                )
+                file = f"{name}.gz"
+                pooch.retrieve(mirror + file, f"md5:{md5}", file, folder, downloader=downloader)
             return
         except (requests.RequestException, OSError, ValueError) as error:
             reason = type(error).__name__
@@ -245,7 +239,7 @@ def _read(path: Path) -> bytes:
         raise SourceError(f"{path}: cannot be read ({reason}): get it again") from None
 
 
-def _reachable(url: str) -> bool:
+def reachable(url: str) -> bool:
     """Return whether a host answers in time, name look-up and all its addresses included."""
     if requests.utils.get_environ_proxies(url):
         return True  # only the proxy can tell

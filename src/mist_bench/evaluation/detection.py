@@ -9,10 +9,10 @@ the recall that goes with it, ``*_precision``, ``*_f1`` and the diagnostics use 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mist_bench.evaluation.matching import (
     IOU_THRESHOLD,
@@ -25,6 +25,7 @@ from mist_bench.evaluation.matching import (
 )
 
 Scenes = Sequence[Scene]
+Hits = Callable[[Scene], int]  # of one image
 
 
 def num_instances(scenes: Scenes) -> int:
@@ -39,65 +40,81 @@ def num_instances(scenes: Scenes) -> int:
     return count
 
 
-def iou50_official(scenes: Scenes) -> float:
-    """Return the fraction of ground truths some detection overlaps with IoU > 0.5.
+def box_hits(scene: Scene) -> int:
+    """Return how many instances are matched one-to-one with IoU >= 0.5 and equal label."""
+    return len(match_labeled_boxes(scene)[0])
 
-    Not one-to-one: a detection may serve two ground truths (official code
-    ``utils/torch_utils.py:56``).
+
+def greedy_box_hits(scene: Scene) -> int:
+    """Return ``box_hits`` by the official matching (official code ``utils/torch_utils.py:82-93``).
+
+    It prints an F1 of them, equal to their fraction where K = L.
     """
-    hits = sum(int((s.iou > IOU_THRESHOLD).any(0).sum()) for s in scenes)
-    return hits / num_instances(scenes)
+    return len(greedy_matching((scene.iou >= IOU_THRESHOLD) & scene.same_label, scene.iou))
 
 
-def iou50(scenes: Scenes) -> float:
-    """Return the fraction of ground truths matched one-to-one with IoU >= 0.5 (Table 2)."""
-    return sum(len(match_boxes(s)[0]) for s in scenes) / num_instances(scenes)
+def center_hits(scene: Scene) -> int:
+    """Return how many have a detection of their label whose center is inside, one-to-one."""
+    return len(match_labeled_centers(scene)[0])
 
 
-def _missing_labels(scenes: Scenes, num_classes: int) -> NDArray:
-    """Return (C,) how many instances of each class lack a detection of that class."""
-    missing = np.zeros(num_classes, np.int64)
-    for scene in scenes:
-        true = np.bincount(scene.true_labels, minlength=num_classes)
-        found = np.bincount(scene.labels, minlength=num_classes)
-        missing += np.maximum(true - found, 0)
-    return missing
+def greedy_center_hits(scene: Scene) -> int:
+    """Return ``center_hits`` by the official matching, by the smallest normalized distance.
+
+    Official code ``utils/torch_utils.py:64-110``.
+    """
+    distance = scene.center_distance
+    return len(greedy_matching((distance <= 1) & scene.same_label, -distance))
 
 
-def classification_official(scenes: Scenes, num_classes: int) -> float:
-    """Return ``classification`` as officially computed: errors on class 0 are not counted.
+def label_hits(scene: Scene) -> int:
+    """Return how many instances have a detection of their class, wherever it is.
+
+    That is, L - sum_c max(n_true,c - n_detected,c, 0).
+    """
+    return (Counter(scene.true_labels.tolist()) & Counter(scene.labels.tolist())).total()
+
+
+def label_hits_official(scene: Scene) -> int:
+    """Return ``label_hits`` as officially computed: no instance of class 0 is ever missing.
 
     Class 0 is the digit 0 on MNIST, not a background (official code
     ``utils/torch_utils.py:127-129``); its instances stay in the denominator.
     """
-    instances = num_instances(scenes)
-    return (instances - int(_missing_labels(scenes, num_classes)[1:].sum())) / instances
+    missing = Counter(scene.true_labels.tolist()) - Counter(scene.labels.tolist())
+    return len(scene.true_labels) - missing.total() + missing[0]
 
 
-def classification(scenes: Scenes, num_classes: int) -> float:
-    """Return the fraction of instances whose class was detected often enough, wherever (Table 2).
+def overlaps(scene: Scene) -> int:
+    """Return how many instances are matched one-to-one with IoU >= 0.5, whatever their label."""
+    return len(match_boxes(scene)[0])
 
-    1 - sum_c max(n_true,c - n_detected,c, 0) / N, per image and over all classes.
+
+def overlaps_official(scene: Scene) -> int:
+    """Return how many instances some detection overlaps with IoU > 0.5.
+
+    Not one-to-one: a detection may serve two ground truths (official code
+    ``utils/torch_utils.py:56``).
     """
-    instances = num_instances(scenes)
-    return (instances - int(_missing_labels(scenes, num_classes).sum())) / instances
+    return int((scene.iou > IOU_THRESHOLD).any(0).sum())
 
 
-def both_official(scenes: Scenes) -> float:
-    """Return the fraction found by the official greedy matching: IoU >= 0.5 and equal label.
-
-    Official code ``utils/torch_utils.py:82-93``; it prints an F1, equal to this where K = L.
-    """
-    hits = sum(len(greedy_matching((s.iou >= IOU_THRESHOLD) & s.same_label, s.iou)) for s in scenes)
-    return hits / num_instances(scenes)
+def fraction(scenes: Scenes, hits: Hits) -> float:
+    """Return the fraction of all instances that are hits: with as many detections as instances."""
+    ranked = (scene.best(len(scene.true_boxes)) for scene in scenes)
+    return sum(map(hits, ranked)) / num_instances(scenes)
 
 
-def both(scenes: Scenes) -> float:
-    """Return the fraction matched one-to-one with IoU >= 0.5 and equal label (Table 2)."""
-    return sum(len(match_labeled_boxes(s)[0]) for s in scenes) / num_instances(scenes)
+def precision_recall_f1(scenes: Scenes, hits: Hits) -> tuple[float, float, float]:
+    """Return precision, recall and F1 of all detections, of which some are hits."""
+    detections, instances = (
+        sum(map(len, boxes))
+        for boxes in ([s.boxes for s in scenes], [s.true_boxes for s in scenes])
+    )
+    return ratios(sum(map(hits, scenes)), detections, instances)
 
 
-def precision_recall_f1(hits: int, detections: int, instances: int) -> tuple[float, float, float]:
+def ratios(hits: int, detections: int, instances: int) -> tuple[float, float, float]:
     """Return precision, recall and F1; a ratio without a denominator is 0."""
     precision = hits / detections if detections else 0.0
     recall = hits / instances if instances else 0.0
@@ -113,39 +130,7 @@ def without_background(scene: Scene, background: int | None) -> Scene:
     """
     if background is None:
         return scene
-    kept, true = scene.labels != background, scene.true_labels != background
-    return Scene(
-        scene.boxes[kept],
-        scene.scores[kept],
-        scene.labels[kept],
-        scene.true_boxes[true],
-        scene.true_labels[true],
-    )
-
-
-def center_scores(scenes: Scenes, *, official: bool = False) -> tuple[float, float, float]:
-    """Return precision, recall and F1 of Table 4: center inside the true box, equal label.
-
-    Args:
-        scenes: the test set.
-        official: match greedily by the smallest normalized distance (official code
-            ``utils/torch_utils.py:64-110``) instead of one-to-one with the most pairs.
-    """
-    match: Callable[[Scene], int] = _greedy_center_hits if official else _center_hits
-    return precision_recall_f1(
-        sum(match(s) for s in scenes),
-        sum(len(s.boxes) for s in scenes),
-        sum(len(s.true_boxes) for s in scenes),
-    )
-
-
-def _center_hits(scene: Scene) -> int:
-    return len(match_labeled_centers(scene)[0])
-
-
-def _greedy_center_hits(scene: Scene) -> int:
-    distance = scene.center_distance
-    return len(greedy_matching((distance <= 1) & scene.same_label, -distance))
+    return scene.only(scene.labels != background, scene.true_labels != background)
 
 
 def location_metrics(scenes: Scenes) -> dict[str, float | None]:
@@ -172,11 +157,10 @@ def location_metrics(scenes: Scenes) -> dict[str, float | None]:
         misses += int((scene.center_distance > 1).all(0).sum())
         detections += len(scene.boxes)
     instances, distances = num_instances(scenes), np.concatenate(errors)
-    ranked = [s.best(len(s.true_boxes)) for s in scenes]
-    center_precision, center_recall, center_f1 = precision_recall_f1(near, detections, instances)
+    center_precision, center_recall, center_f1 = ratios(near, detections, instances)
     return {
-        "iou50": iou50(ranked),
-        "iou50_official": iou50_official(ranked),
+        "iou50": fraction(scenes, overlaps),
+        "iou50_official": fraction(scenes, overlaps_official),
         "center_precision": center_precision,
         "center_recall": center_recall,
         "center_f1": center_f1,
@@ -188,23 +172,19 @@ def location_metrics(scenes: Scenes) -> dict[str, float | None]:
     }
 
 
-def label_metrics(scenes: Scenes, num_classes: int) -> dict[str, float]:
-    """Return every metric that needs labels, by name."""
-    ranked = [s.best(len(s.true_boxes)) for s in scenes]
-    hits = sum(len(match_labeled_boxes(s)[0]) for s in scenes)
-    both_precision, _, both_f1 = precision_recall_f1(
-        hits, sum(len(s.boxes) for s in scenes), num_instances(scenes)
-    )
+def label_metrics(scenes: Scenes) -> dict[str, float]:
+    """Return every metric that needs labels, by name: of Table 2, then of Table 4."""
+    both_precision, _, both_f1 = precision_recall_f1(scenes, box_hits)
     names = ("precision", "recall", "f1")
-    official = center_scores(scenes, official=True)
+    official = precision_recall_f1(scenes, greedy_center_hits)
     return {
-        "classification": classification(ranked, num_classes),
-        "classification_official": classification_official(ranked, num_classes),
-        "both": both(ranked),
-        "both_official": both_official(ranked),
+        "classification": fraction(scenes, label_hits),
+        "classification_official": fraction(scenes, label_hits_official),
+        "both": fraction(scenes, box_hits),
+        "both_official": fraction(scenes, greedy_box_hits),
         "both_precision": both_precision,
         "both_f1": both_f1,
-        **dict(zip(names, center_scores(scenes), strict=True)),
+        **dict(zip(names, precision_recall_f1(scenes, center_hits), strict=True)),
         **dict(zip([f"{n}_official" for n in names], official, strict=True)),
     }
 
@@ -213,7 +193,7 @@ def class_metrics(scenes: Scenes, num_classes: int, background: int) -> dict[str
     """Return the scores of Table 4 for each class but ``background``, by name.
 
     Not in the paper. ``precision_class01``, ``recall_class01`` and ``f1_class01`` are
-    ``center_scores`` of class 1 alone, ``None`` without what they are a fraction of;
+    those of class 1 alone, ``None`` without what they are a fraction of;
     ``instances_class01`` is its number of ground truths.
     """
     hits, detections, instances = np.zeros((3, num_classes), np.int64)
@@ -228,7 +208,7 @@ def class_metrics(scenes: Scenes, num_classes: int, background: int) -> dict[str
     metrics: dict[str, float | None] = {}
     for label in (one for one in range(num_classes) if one != background):
         found, true = int(detections[label]), int(instances[label])
-        precision, recall, f1 = precision_recall_f1(int(hits[label]), found, true)
+        precision, recall, f1 = ratios(int(hits[label]), found, true)
         metrics |= {
             f"precision_class{label:02d}": precision if found else None,
             f"recall_class{label:02d}": recall if true else None,

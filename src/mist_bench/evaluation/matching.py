@@ -5,6 +5,7 @@ K detections and L ground-truth instances of one image; C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,8 @@ from mist_bench.boxes import box_iou
 
 IOU_THRESHOLD = 0.5  # "over 50%" (Sec. 5.2); the name of every metric here contains it
 CENTER_TOLERANCE = 1 / 8  # of the true box's side, as the width of the paper's G (Sec. B)
+Arrays = Mapping[str, NDArray]
+Pairs = tuple[NDArray, NDArray]  # indices of matched detections and of their ground truths
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,33 @@ class Scene:
         """Return the scene with only the ``count`` detections of highest score, in their order."""
         if len(self.scores) <= count:
             return self
-        kept = np.sort(np.argsort(-self.scores, kind="stable")[:count])
+        return self.only(np.sort(np.argsort(-self.scores, kind="stable")[:count]))
+
+    def only(self, kept: NDArray, true: NDArray | slice = slice(None)) -> Scene:
+        """Return the scene with the detections ``kept`` and the ground truths ``true``."""
         return Scene(
             self.boxes[kept],
             self.scores[kept],
             self.labels[kept],
-            self.true_boxes,
-            self.true_labels,
+            self.true_boxes[true],
+            self.true_labels[true],
         )
 
 
-def maximum_matching(allowed: NDArray, quality: NDArray) -> tuple[NDArray, NDArray]:
+def stored_scene(predictions: Arrays, truth: Arrays, i: int) -> Scene:
+    """Return image ``i`` of stored predictions (``run/prediction.py``) and of its split."""
+    found, count = predictions["counts"][i], truth["counts"][i]
+    labels = predictions["labels"][i, :found] if "labels" in predictions else np.full(found, -1)
+    return Scene(
+        predictions["boxes"][i, :found].astype(np.float64),
+        predictions["scores"][i, :found],
+        labels,
+        truth["boxes"][i, :count].astype(np.float64),
+        truth["labels"][i, :count],
+    )
+
+
+def maximum_matching(allowed: NDArray, quality: NDArray) -> Pairs:
     """Return the one-to-one matching with the most pairs, and the best quality among those.
 
     Not in the paper: the official evaluation is greedy (``utils/torch_utils.py:82-93``).
@@ -88,23 +107,23 @@ def maximum_matching(allowed: NDArray, quality: NDArray) -> tuple[NDArray, NDArr
     return rows[kept], columns[kept]
 
 
-def match_boxes(scene: Scene) -> tuple[NDArray, NDArray]:
+def match_boxes(scene: Scene) -> Pairs:
     """Return the largest one-to-one matching with IoU >= 0.5, labels ignored."""
     return maximum_matching(scene.iou >= IOU_THRESHOLD, scene.iou)
 
 
-def match_labeled_boxes(scene: Scene) -> tuple[NDArray, NDArray]:
+def match_labeled_boxes(scene: Scene) -> Pairs:
     """Return the largest one-to-one matching with IoU >= 0.5 and equal labels."""
     return maximum_matching((scene.iou >= IOU_THRESHOLD) & scene.same_label, scene.iou)
 
 
-def match_labeled_centers(scene: Scene) -> tuple[NDArray, NDArray]:
+def match_labeled_centers(scene: Scene) -> Pairs:
     """Return the largest one-to-one matching of equal labels, center inside the true box."""
     inside = scene.center_distance <= 1
     return maximum_matching(inside & scene.same_label, 1 - np.minimum(scene.center_distance, 1))
 
 
-def match_centers(scene: Scene) -> tuple[NDArray, NDArray]:
+def match_centers(scene: Scene) -> Pairs:
     """Return the largest one-to-one matching of centers within the tolerance, labels ignored.
 
     Not in the paper, which shows right and wrong impulses (Figure 4) without saying when one is
@@ -142,8 +161,8 @@ def greedy_matching(allowed: NDArray, quality: NDArray) -> list[tuple[int, int]]
     return pairs
 
 
-def right_detections(scene: Scene) -> NDArray:
-    """Return (K,) bool: detections that count in ``both`` (right place, right label, not twice)."""
+def right_detections(scene: Scene, match: Callable[[Scene], Pairs]) -> NDArray:
+    """Return (K,) bool: detections that ``match`` pairs with a ground truth."""
     right = np.zeros(len(scene.boxes), bool)
-    right[match_labeled_boxes(scene)[0]] = True
+    right[match(scene)[0]] = True
     return right

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,10 @@ from mist_bench.evaluation.detection import (
     num_instances,
     without_background,
 )
-from mist_bench.evaluation.matching import Scene
+from mist_bench.evaluation.matching import Arrays, Scene, stored_scene
 from mist_bench.evaluation.reconstruction import rmse_metrics
 from mist_bench.types import TaskSpec
 
-Arrays = Mapping[str, NDArray]
 ORIGIN = ("weights_sha256", "split")  # what predictions are made of; earlier versions store neither
 
 
@@ -58,8 +56,6 @@ def evaluate(
     origin = {name: str(arrays[name]) for name in ORIGIN if name in arrays}
     if origin.get("split", split) != split:
         raise ValueError(f"{predictions}: of the split {origin['split']}; predict {split} first")
-    if spec.task.kind == "reconstruction" and "scores" in arrays:
-        arrays.setdefault("labels", np.full(arrays["scores"].shape, -1))
     try:
         metrics = compute(spec.task, truth, arrays)
     except ValueError as error:
@@ -98,10 +94,7 @@ def compute(task: TaskSpec, truth: Arrays, predictions: Arrays) -> dict[str, flo
     Raises:
         ValueError: for arrays of the wrong shape or with impossible values.
     """
-    scenes = [
-        without_background(scene, task.background)
-        for scene in make_scenes(task, truth, predictions)
-    ]
+    scenes = make_scenes(task, truth, predictions)
     # "test with ground-truth K" (Sec. 5.3): L detections of an image with L instances
     ranked = scenes
     if task.background is None or task.num_detections is not None:
@@ -117,7 +110,7 @@ def compute(task: TaskSpec, truth: Arrays, predictions: Arrays) -> dict[str, flo
         metrics |= location_metrics(scenes)
         metrics["ap50_agnostic"] = ap50(ranked, class_aware=False)
     if task.kind == "classification":
-        metrics |= label_metrics(scenes, task.num_classes)
+        metrics |= label_metrics(scenes)
         metrics["ap50"] = ap50(ranked, class_aware=True)
     if task.kind == "classification" and task.background is not None:
         metrics["ap_center"] = ap_center(ranked)
@@ -138,23 +131,13 @@ def load_predictions(path: Path) -> Arrays:
 
 
 def make_scenes(task: TaskSpec, truth: Arrays, predictions: Arrays) -> list[Scene]:
-    """Return one scene per image from the padded arrays, after checking them."""
+    """Return one scene per image, without the background, from checked padded arrays."""
+    if task.kind == "reconstruction" and "scores" in predictions:  # which has no labels
+        predictions = {"labels": np.full(predictions["scores"].shape, -1), **predictions}
     check_shapes(len(truth["images"]), predictions)
     check_values(task, predictions)
-    scenes = []
-    for i, (found, instances) in enumerate(
-        zip(predictions["counts"], truth["counts"], strict=True)
-    ):
-        scenes.append(
-            Scene(
-                predictions["boxes"][i, :found].astype(np.float64),
-                predictions["scores"][i, :found],
-                predictions["labels"][i, :found],
-                truth["boxes"][i, :instances].astype(np.float64),
-                truth["labels"][i, :instances],
-            )
-        )
-    return scenes
+    scenes = (stored_scene(predictions, truth, i) for i in range(len(truth["images"])))
+    return [without_background(scene, task.background) for scene in scenes]
 
 
 def check_shapes(images: int, predictions: Arrays) -> None:

@@ -1,6 +1,6 @@
 """``mist-bench plan``: what a target needs, how long it takes and how much it stores, beforehand.
 
-A forecast is the number of steps or images times what one costs here, which ``bench.costs`` times.
+A forecast is the number of steps or images times what one costs here, which ``costs`` times.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mist_bench.config import files, targets
 from mist_bench.config import resolve as settings
+from mist_bench.config import targets
 from mist_bench.config.keywords import ConfigError
 from mist_bench.config.schema import Config, DatasetSpec, FeatureSpec, RunSpec
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mist_bench.forecast.costs import Cost
 
 Kind = Literal["dataset", "features", "run"]  # in the order in which they are made
-TARGETS = ("tables", "figures", "report", *targets.TABLES, *targets.EXTENDED, *targets.FIGURES)
 HALF = 2  # bytes of a float16, as features are stored
 logger = logging.getLogger("mist_bench")
 
@@ -87,47 +86,30 @@ class Forecast:
         return self.job.size + measured
 
 
-def configuration(preset: str | None, given: Sequence[str]) -> Config:
-    """Return the configuration of a preset, of a resolved config.json, or of changes to a preset.
-
-    Args:
-        preset: name of a preset; that of config.yaml if ``None``.
-        given: one file, or ``KEY=VALUE`` pairs as in Snakemake's ``--config``.
-
-    Raises:
-        ConfigError: in one line, for what is neither, or an unknown key.
-    """
-    if len(given) == 1 and "=" not in given[0]:
-        return settings.parse(given[0], Path(given[0]).read_text(encoding="utf-8"))
-    if odd := [pair for pair in given if "=" not in pair]:
-        raise ConfigError(f"--config: KEY=VALUE is expected, got {odd[0]!r}")
-    pairs = dict(pair.split("=", 1) for pair in given)
-    named = {"preset": preset} if preset else {}
-    return settings.load(targets.SETTINGS, files.typed(pairs) | named)
-
-
 def target_runs(config: Config, target: str, results: Path) -> list[targets.Run]:
     """Return the runs that a target needs, each once.
 
     Args:
         config: of the preset.
-        target: one of ``TARGETS``.
+        target: ``tables``, ``figures``, ``report``, or the name of a table or figure.
         results: the preset's folder; the report keeps the rivals fresh that have metrics in it.
 
     Raises:
         ConfigError: for an unknown target, with the nearest known one.
     """
-    settings.check_names("target", [target], TARGETS)
+    all_of = {"tables": targets.TABLES, "figures": tuple(targets.FIGURES)}
+    known = [*all_of, "report", *targets.tables(config), *targets.FIGURES]
+    settings.check_names("target", [target], known)
+    runs: list[targets.Run] = []
     if target == "report":  # its metrics are of every experiment
-        runs = [run for name in config.experiments for run in targets.experiment_runs(config, name)]
+        runs += [
+            run for name in config.experiments for run in targets.experiment_runs(config, name)
+        ]
         runs += targets.evaluated_rivals(config, results)
-    elif target == "figures":
-        runs = [run for name in targets.FIGURES for run in targets.figure_runs(config, name)]
-    elif target in targets.FIGURES:
-        runs = targets.figure_runs(config, target)
     else:
-        names = targets.TABLES if target == "tables" else (target,)
-        runs = [run for name in names for run in targets.table_runs(config, name)]
+        for name in all_of.get(target, (target,)):
+            of = targets.figure_runs if name in targets.FIGURES else targets.table_runs
+            runs += of(config, name)
     return list(dict.fromkeys(runs))
 
 
@@ -136,7 +118,7 @@ def plan_jobs(config: Config, target: str, results: Path) -> list[Job]:
 
     Args:
         config: of the preset.
-        target: one of ``TARGETS``.
+        target: as for ``target_runs``.
         results: the preset's folder; what is in it is not made again.
 
     Raises:

@@ -1,12 +1,10 @@
-"""A forecast in words: a table for the terminal, its totals, and a CSV."""
+"""A forecast in words: a table for the terminal, and its totals."""
 
 from __future__ import annotations
 
-import csv
 import io
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -83,32 +81,3 @@ def in_units(value: float, units: Sequence[tuple[float, str]]) -> str:
 def three_digits(number: float) -> str:
     """Return a number with 3 digits, or all those before the point, without an exponent."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
-
-
-def write_csv(path: Path, forecasts: Sequence[Forecast]) -> None:
-    """Write one row per job: seconds of the processor, or of the clock with a GPU; bytes."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(row(forecasts[0])), lineterminator="\n")
-        table.writeheader()
-        table.writerows(row(one) for one in forecasts)
-
-
-def row(one: Forecast) -> dict[str, object]:
-    """Return a job's row of the CSV; what was not timed is empty."""
-    job, cost = one.job, one.cost
-    return {
-        "kind": job.kind,
-        "name": job.names[0],
-        "method": job.names[1] if job.kind == "run" else None,
-        "to_do": job.todo,
-        "done": job.done,
-        "steps_or_images": job.units,
-        "timed": cost.timed if cost else 0,
-        "seconds_each": cost.seconds if cost else None,
-        "flops_each": cost.flops or None if cost else None,
-        "predicted_images": job.predicted or None,
-        "seconds_per_predicted_image": cost.predict or None if cost else None,
-        "seconds": one.seconds,
-        "bytes": round(one.size),
-        "note": cost.note if cost else "",
-    }

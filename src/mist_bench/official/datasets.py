@@ -9,10 +9,9 @@ from mist_bench.config.resolve import dataset_spec
 from mist_bench.config.schema import Config
 from mist_bench.datasets.build import build_dataset
 from mist_bench.datasets.files import load_manifest
-from mist_bench.official import mnist as official_mnist
-from mist_bench.official import pascal as official_pascal
+from mist_bench.official import mnist, pascal
 
-MODULES = {"mnist_hard": official_mnist, "pascal_coco": official_pascal}
+MODULES = {"mnist_hard": mnist, "pascal_coco": pascal}
 
 
 def import_dataset(folder: Path, name: str, out: Path, config: Config) -> dict[str, tuple]:
@@ -35,16 +34,12 @@ def import_dataset(folder: Path, name: str, out: Path, config: Config) -> dict[s
         raise ValueError(f"{folder}: no such folder")
     module = MODULES[name]
     spec, listed = dataset_spec(config, name), module.sizes(folder)
-    update: dict[str, Any] = {"module": module.__name__, "sizes": listed}
-    update["params"] = {"root": str(folder.absolute())}
+    params: dict[str, Any] = {"root": str(folder.absolute())}
+    update = {"module": module.__name__, "sizes": listed, "params": params}
     if name == "pascal_coco":
-        side, stride = (
-            spec.params["side"],
-            config.backbones[config.datasets[name].features.backbone].stride,
-        )
-        H, W = official_pascal.canvas(folder, side, stride)
-        most = spec.params["max_instances"]
-        update["params"] |= {"side": side, "canvas": [H, W], "max_instances": most}
+        params |= {key: spec.params[key] for key in ("side", "max_instances")}
+        stride = config.backbones[config.datasets[name].features.backbone].stride
+        params["canvas"] = H, W = pascal.canvas(folder, params["side"], stride)
         update["image_size"] = (3, H, W)
     build_dataset(spec.model_copy(update=update), out)
     stored = load_manifest(out)["splits"]

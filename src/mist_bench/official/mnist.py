@@ -6,17 +6,16 @@ size.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from PIL import Image
 
 from mist_bench.datasets.files import Split
-from mist_bench.datasets.photographs.annotations import inside
-from mist_bench.datasets.photographs.crops import FORMATS
+from mist_bench.datasets.photographs.annotations import UnusableError, inside
+from mist_bench.datasets.photographs.crops import open_image
+from mist_bench.spec import Folder
 
 SOURCE = "the authors' MNIST-hard"
 LISTS = {"train": "train", "val": "valid", "test": "test"}  # what the files of a split begin with
@@ -34,7 +33,7 @@ def sizes(root: Path) -> dict[str, int]:
     return {split: len(names) for split, names in there.items()}
 
 
-def make_split(split: str, size: int, rng: Generator, *, root: str) -> Split:
+def make_split(split: str, size: int, rng: Generator, *, root: Folder) -> Split:
     """Return the first ``size`` images of a split as they were published.
 
     Args:
@@ -128,30 +127,16 @@ def read_images(paths: list[Path]) -> NDArray[np.uint8]:
     Raises:
         ValueError: if one cannot be read, has colors, or another size than the first.
     """
-    first = read_gray(paths[0])
-    images = np.empty((len(paths), 1, *first.shape), dtype=np.uint8)
-    for image, path in zip(images, paths, strict=True):
-        pixels = read_gray(path)
-        if pixels.shape != first.shape:
-            sizes = f"{pixels.shape[1]} x {pixels.shape[0]} px, {paths[0].name} is not"
-            raise ValueError(f"{path}: {sizes}")
-        image[0] = pixels
-    return images
-
-
-def read_gray(path: Path) -> NDArray[np.uint8]:
-    """Return the (H, W) pixels of an image without colors."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                pixels = np.asarray(image.convert("RGB"))
-    except (
-        *(OSError, ValueError, SyntaxError, EOFError),
-        *(Image.DecompressionBombError, Image.DecompressionBombWarning),
-    ) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ValueError(f"{path}: cannot be read as an image: {reason}") from None
-    if (pixels != pixels[..., :1]).any():
-        raise ValueError(f"{path}: its channels differ; the authors' MNIST-hard is gray")
-    return pixels[..., 0]
+    images = []
+    for path in paths:
+        try:
+            pixels = np.asarray(open_image(path))
+        except UnusableError as error:
+            raise ValueError(f"{path}: {error}") from None
+        if (pixels != pixels[..., :1]).any():
+            raise ValueError(f"{path}: its channels differ; the authors' MNIST-hard is gray")
+        images.append(pixels[..., 0].copy())
+        H, W = images[-1].shape
+        if images[0].shape != (H, W):
+            raise ValueError(f"{path}: {W} x {H} px, {paths[0].name} is not")
+    return np.stack(images)[:, None]

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mist_bench.boxes import xyxy_to_cxcywh
 from mist_bench.config.schema import SPLITS
-from mist_bench.datasets.files import Split
+from mist_bench.datasets.files import Split, padded
 from mist_bench.datasets.photographs.annotations import (
     Photograph,
     Problem,
@@ -30,6 +30,7 @@ from mist_bench.datasets.photographs.annotations import (
 from mist_bench.datasets.photographs.crops import FORMATS, open_image
 from mist_bench.datasets.photographs.report import problems_text
 from mist_bench.datasets.photographs.voc import photo_id, read_folder
+from mist_bench.spec import Count, Folder
 
 SOURCE = "the authors' PASCAL+COCO"
 Cut = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]
@@ -65,10 +66,10 @@ def make_split(
     size: int,
     rng: Generator,
     *,
-    root: str,
-    side: int,
-    canvas: tuple[int, int],
-    max_instances: int,
+    root: Folder,
+    side: Count,
+    canvas: tuple[Count, Count],
+    max_instances: Count,
 ) -> Split:
     """Return the first ``size`` images of a split, resized and put on a common black canvas.
 
@@ -108,7 +109,11 @@ def make_split(
         first = f", first {problems[0].photo}: {problems[0].detail}" if problems else ""
         raise ValueError(f"{root}: split {split} has no image that can be used{first}")
     files = {f"{split}_problems.csv": problems_text(problems)}
-    return Split(arrays(cuts, canvas, max_instances), SOURCE, files)
+    pixels, labels, boxes = zip(*cuts, strict=True)
+    images = np.zeros((len(cuts), 3, *canvas), dtype=np.uint8)
+    for image, part in zip(images, pixels, strict=True):
+        image[:, : part.shape[1], : part.shape[2]] = part
+    return Split({"images": images, **padded(labels, boxes, max_instances)}, SOURCE, files)
 
 
 def list_path(root: Path, split: str) -> Path:
@@ -139,20 +144,12 @@ def check_different(folder: Path, split: str, names: list[str], reading: Reading
 
 
 def image_path(root: Path, name: str) -> Path:
-    """Return the image of a name in a list.
-
-    Raises:
-        UnusableError: if the name leads elsewhere.
-    """
+    """Return the image of a name in a list, which may not lead elsewhere."""
     return root / "JPEGImages" / inside(f"{name}.jpg")
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return the (W, H) of an image's file in px; its annotation may be of the whole photograph.
-
-    Raises:
-        UnusableError: if there is no such file, or it is no image.
-    """
+    """Return the (W, H) of an image's file in px; its annotation may be of the whole photograph."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             return image.size
@@ -170,8 +167,8 @@ def resized(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 def resize(photo: Photograph, path: Path, side: int, max_instances: int) -> Cut:
     """Return an image (3, h, w) of shorter side ``side``, its labels and cxcywh boxes in px."""
-    size = image_size(path)
-    image = open_image(path, *size)
+    image = open_image(path)
+    size = image.size
     W, H = resized(size, side)
     instances = photo.instances[:max_instances]
     corners = [clip_box(each.box, *size) for each in instances]
@@ -180,16 +177,3 @@ def resize(photo: Photograph, path: Path, side: int, max_instances: int) -> Cut:
     pixels = np.asarray(image.resize((W, H), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     labels = np.array([each.label for each in instances], dtype=np.int64)
     return pixels, labels, boxes.astype(np.float32)
-
-
-def arrays(cuts: list[Cut], canvas: tuple[int, int], max_instances: int) -> dict[str, NDArray]:
-    """Return the arrays of ``Split``."""
-    N, L = len(cuts), max_instances
-    images = np.zeros((N, 3, *canvas), dtype=np.uint8)
-    labels = np.full((N, L), -1, dtype=np.int64)
-    boxes = np.zeros((N, L, 4), dtype=np.float32)
-    for i, (pixels, names, found) in enumerate(cuts):
-        images[i, :, : pixels.shape[1], : pixels.shape[2]] = pixels
-        labels[i, : len(names)], boxes[i, : len(names)] = names, found
-    counts = np.array([len(names) for _, names, _ in cuts], dtype=np.int64)
-    return {"images": images, "counts": counts, "labels": labels, "boxes": boxes}

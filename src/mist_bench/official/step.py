@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mist_bench.mist import Mist
-from mist_bench.models.heads import classification_loss, label_histogram
+from mist_bench.models.heads import classification_loss
 from mist_bench.models.sampler import sampling_axis
 from mist_bench.models.selection import to_keypoints
 from mist_bench.types import Batch
@@ -80,10 +80,10 @@ class OfficialStep:
     """
 
     def __init__(self, method: Mist):
-        detector = method.detector
-        plain = detector.softmax_kernel and not detector.offset_weight
-        plain = plain and not method.mirror and not method.shift
-        if not plain or method.order != "x_tau_eta" or detector.softmax_maximum != "global":
+        spec, order = method.detector.spec, method.keypoints.order
+        sharp = spec.softmax_kernel and spec.softmax_maximum == "global"
+        more = spec.offset_weight or method.mirror or method.shift
+        if not sharp or more or order != "x_tau_eta":
             raise ValueError(
                 "the official step needs a local softmax over the global maximum, no offsets, no "
                 "mirror, no shift and the order x_tau_eta, as in the preset 'paper'"
@@ -99,11 +99,11 @@ class OfficialStep:
     def __call__(self, batch: Batch) -> float:
         """Make one step and return the task loss."""
         method, images = self.method, batch.images
-        detector, optimizers = method.detector, method.optimizers
-        labels = label_histogram(batch.labels, method.task.num_classes)
+        detector, spec, optimizers = method.detector, method.detector.spec, method.optimizers
+        labels = method.head.targets(batch)
         response = detector.network(images)[:, 0]
-        heatmap = square_softmax(response, detector.softmax_kernel, detector.softmax_strength)
-        found = square_top_k(heatmap, method.task.num_instances, detector.nms_kernel)
+        heatmap = square_softmax(response, spec.softmax_kernel, spec.softmax_strength)
+        found = square_top_k(heatmap, method.task.num_instances, spec.nms_kernel)
         start = moved = detector.to_boxes(found)
         # a pass for logging only, with its graph
         logged = classification_loss(self.classify(images, start), labels).mean().item()

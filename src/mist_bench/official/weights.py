@@ -127,15 +127,15 @@ def convert(state: Mapping[str, Tensor], spec: RunSpec) -> State:
     Raises:
         ValueError: if the tensors are of other names or shapes, or contradict each other.
     """
-    gray = spec.params["networks"] == "official"
-    folded = gray and spec.params.get("gray_copies", 1) == 1
+    gray = spec.params["detector"]["networks"] == "official"
+    folded = gray and (spec.params["official"] or {}).get("gray_copies", 1) == 1
     size = (3, *spec.task.image_size[1:]) if folded else spec.task.image_size
     task = replace(spec.task, image_size=size)
     method = build_method(spec.model_copy(update={"task": task}), torch.device("cpu"))
     expected = dict(method.state_dict())
     if not gray:
         expected |= {f"{TRUNK}{name}": value for name, value in resnet.trunk().state_dict().items()}
-    layers = image_layers(spec.params["detector_blocks"]) if gray else feature_layers()
+    layers = image_layers(spec.params["detector"]["blocks"]) if gray else feature_layers()
     names = {
         theirs + name.removeprefix(ours): name
         for theirs, ours in layers

@@ -1,10 +1,13 @@
-"""All runs of a preset as one long table: one row per run and metric, also for runs that failed."""
+"""All runs of a preset as one long table: one row per run and metric, also for runs that failed.
+
+And what of their settings is not the preset's.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,21 +21,14 @@ from mist_bench.config.schema import Config, RunSpec
 from mist_bench.config.targets import SETTINGS, run_folder
 
 OTHER_SETTINGS = "other settings"
+NO_SOURCE = "no manifest, hence not known"
 COLUMNS = [
-    "preset",
-    "experiment",
-    "method",
-    "seed",
-    "status",
-    "reason",
-    "metric",
-    "value",
-    "images",
-    "instances",
-    "steps",
-    "seconds",
-    "commit",
+    *("preset", "experiment", "method", "seed", "status", "reason", "metric", "value"),
+    *("images", "instances", "steps", "seconds", "commit"),
 ]
+# how often a training is looked at or stored: changes no result
+WATCHING = {"training.log_every", "training.checkpoint_every"}
+NAMED = 3  # changes that a caption names
 
 
 def collect(config: Config, results: Path) -> pd.DataFrame:
@@ -57,15 +53,6 @@ def collect(config: Config, results: Path) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=COLUMNS)
     counts = dict.fromkeys(("images", "instances", "steps"), "Int64")  # whole also beside gaps
     return frame.astype(counts | {"value": float, "seconds": float})
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file, or ``None`` if there is no readable one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _rows(
@@ -140,22 +127,34 @@ def _without_metrics(folder: Path) -> tuple[str, str]:
     return status, one_line(f"no metrics.json; {newest.name} ends: {last}")
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file, or ``None`` if there is no readable one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def source_of(config: Config, results: Path, experiment: str) -> str | None:
+    """Return where the images of an experiment are from, in words; ``None`` without a manifest."""
+    name = config.experiments[experiment].dataset
+    source = (read_json(results / "datasets" / name / "manifest.json") or {}).get("source")
+    features = config.datasets[name].features
+    return f"{source}, seen as features of {features.backbone}" if source and features else source
+
+
 def one_line(text: object, limit: int = 200) -> str:
     """Return ``text`` as one line of at most ``limit`` characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-# how often a training is looked at or stored
-WATCHING = {"training.log_every", "training.checkpoint_every"}
-
-
 def changed_setting(then: Mapping[str, Any], spec: RunSpec) -> str:
     """Return the first setting that a run had otherwise than ``spec``, '' if there is none.
 
     A setting that its config.json lacks did not exist yet, and is not compared; nor is one that
-    changes no result.
-    ``planning.is_done`` compares the whole text, since that is what makes Snakemake train again.
+    changes no result. (``forecast.jobs.is_done`` compares all: what Snakemake trains again.)
 
     Args:
         then: what is in config.json of the run.
@@ -165,31 +164,82 @@ def changed_setting(then: Mapping[str, Any], spec: RunSpec) -> str:
         ``key: the run's -> the configuration's``.
     """
     now = spec.model_dump(mode="json")
-    lines = provenance.changes(settings.merge(now, then), now)
-    return next((line for line in lines if line.partition(":")[0] not in WATCHING), "")
+    return next(_changes(settings.merge(now, then), now), "")
 
 
-def changes_of_preset(config: Config) -> list[str]:
-    """Return the settings that are not the preset's; none if there is no preset of that name.
+def changes_of_preset(config: Config, runs: Iterable[tuple[str, str]]) -> list[str]:
+    """Return in which settings some runs differ from the same runs of the plain preset.
 
-    Seeds and device are not among them: a caption names the seeds, the report the devices. Nor are
-    settings of single methods that have yielded to ``training`` of all.
+    Args:
+        config: a preset, perhaps with the user's changes; a preset of no known name has none.
+        runs: experiment and method of each.
 
     Returns:
-        ``key: the preset's -> the configuration's``, or the key alone if its value is a path, a
-        list or a mapping.
+        ``key: the preset's -> the run's``, or the key alone if its value is a path, a list or a
+        mapping; with the methods or experiments that it holds for, if not for all.
     """
     try:
-        preset = _preset(config.preset)
+        plain = _preset(config.preset)
     except ConfigError:
         return []
-    elsewhere = {"seeds", "device"}
-    then, now = (one.model_dump(mode="json", exclude=elsewhere) for one in (preset, config))
-    return [
-        line.partition(":")[0] if re.search(r"[/\[{]", line) else line
-        for line in provenance.changes(then, now)
-        if not line.endswith("-> (not set)")
-    ]
+    runs = [run for run in dict.fromkeys(runs) if _competes(config, *run)]
+    found: dict[str, list[tuple[str, str]]] = {}
+    for run in runs:
+        for line in _changes_of_run(config, plain, *run):
+            words = line.partition(":")[0] if re.search(r"[/\[{]", line) else line
+            found.setdefault(words, []).append(run)
+    return [words + _whose(config, own, runs) for words, own in found.items()]
+
+
+def changed_words(config: Config, runs: Iterable[tuple[str, str]]) -> str:
+    """Return ``changes_of_preset`` as a sentence of a caption, '' if there is none."""
+    changes = changes_of_preset(config, runs)
+    more = [f"{len(changes) - NAMED} more"] if len(changes) > NAMED else []
+    words = ", ".join([*changes[:NAMED], *more])
+    return f"Changed from the preset: {words}. " if words else ""
+
+
+def _competes(config: Config, experiment: str, method: str) -> bool:
+    setup = config.experiments.get(experiment)
+    return setup is not None and method in setup.methods + setup.rivals
+
+
+def _changes_of_run(config: Config, plain: Config, experiment: str, method: str) -> Iterator[str]:
+    """Yield what differs in a run, in its datasets, and in the features that it sees."""
+    if not _competes(plain, experiment, method):
+        yield "not in the preset"
+        return
+    specs = [settings.run_spec(one, experiment, method, config.seeds[0]) for one in (plain, config)]
+    yield from _changes(*(spec.model_dump(mode="json") for spec in specs))
+    trained, tested = specs[1].dataset, config.experiments[experiment].dataset
+    for name in dict.fromkeys(one for one in (trained, tested) if one in plain.datasets):
+        yield from _changes(*(_dataset(one, name) for one in (plain, config)), f"datasets.{name}.")
+
+
+def _dataset(config: Config, name: str) -> dict[str, Any]:
+    """Return all settings of a dataset and of its features, without defaults left to modules."""
+    features = config.datasets[name].features and settings.feature_spec(config, name)
+    spec = settings.dataset_spec(config, name).model_dump(mode="json")
+    return spec | {"features": features and features.model_dump(mode="json")}
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the settings that differ and change a result."""
+    lines = provenance.changes(then, now, prefix)
+    return (line for line in lines if line.partition(":")[0] not in WATCHING)
+
+
+def _whose(config: Config, own: list[tuple[str, str]], runs: list[tuple[str, str]]) -> str:
+    """Return in parentheses which of ``runs`` are ``own``: methods, experiments or single runs."""
+    if own == runs:
+        return ""
+    experiments, methods = (list(dict.fromkeys(names)) for names in zip(*own, strict=True))
+    labels = {method: config.methods[method].label for method in methods}
+    if own == [run for run in runs if run[1] in methods]:
+        return f" ({', '.join(labels.values())})"
+    if own == [run for run in runs if run[0] in experiments]:
+        return f" ({', '.join(experiments)})"
+    return f" ({', '.join(f'{labels[method]} on {name}' for name, method in own)})"
 
 
 @cache

@@ -3,59 +3,52 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import yaml
+from pydantic import Field
 
+from mist_bench.config import resolve as settings
 from mist_bench.config.targets import WORKFLOW
+from mist_bench.spec import NonNegative, Positive, Spec
 
 RESOURCES = WORKFLOW / "resources"
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(Spec):
     """What the paper's numbers say together: quantities in ascending order.
 
-    Attributes:
-        text: the claim in words, its quantities in the order of ``ascending``.
-        metric: of paper_results.csv.
-        ascending: quantities, each above all of the one before it; a list is several in no order.
-            A quantity is ``experiment/method``, or ``a - b`` of two of them; without experiment,
-            that of the claim.
-        experiment: of quantities that name none.
-        by: the least step, as a fraction, which may be negative; any step up if ``None``.
-        relative: whether ``by`` is a part of the smaller quantity.
+    A quantity is ``experiment/method``, or ``a - b`` of two of them.
     """
 
-    text: str
-    metric: str
-    ascending: list[str | list[str]]
-    experiment: str = ""
-    by: float | None = None
-    relative: bool = False
+    text: str = Field(description="the claim in words, its quantities in the order of ascending")
+    metric: str = Field(description="of paper_results.csv")
+    ascending: list[str | list[str]] = Field(
+        description="quantities, each above all before it; a list is several in no order"
+    )
+    experiment: str = Field("", description="of quantities that name none")
+    by: float | None = Field(
+        None, description="the least step, as a fraction, perhaps negative; null for any step up"
+    )
+    relative: bool = Field(False, description="whether by is a part of the smaller quantity")
 
 
-@dataclass(frozen=True)
-class Rule:
-    """When a value counts as the paper's (workflow/resources/verdict_rule.yaml).
+class Rule(Spec):
+    """When a value counts as the paper's (workflow/resources/verdict_rule.yaml)."""
 
-    Attributes:
-        confidence: level of the interval over seeds.
-        tolerance: largest |ours - paper| that still counts as reproduced, per paper metric.
-        widest_interval: largest half width of an interval that counts, in tolerances.
-        no_claim_presets: presets that are never compared with the paper.
-        no_claim_data: words in a dataset's source that forbid a comparison.
-        claims: by table, what is judged of several values together.
-    """
-
-    confidence: float
-    tolerance: dict[str, float]
-    widest_interval: float
-    no_claim_presets: list[str]
-    no_claim_data: list[str]
-    claims: dict[str, list[Claim]] = field(default_factory=dict)
+    confidence: float = Field(gt=0, lt=1, description="level of the interval over seeds")
+    tolerance: dict[str, NonNegative] = Field(
+        description="largest |ours - paper| that still counts as reproduced, per paper metric"
+    )
+    widest_interval: Positive = Field(
+        description="largest half width of an interval that counts, in tolerances"
+    )
+    no_claim_presets: list[str] = Field(description="presets never compared with the paper")
+    no_claim_data: list[str] = Field(description="words in a source that forbid a comparison")
+    claims: dict[str, list[Claim]] = Field(
+        {}, description="by table, what is judged of several values together"
+    )
 
 
 def read_rule(resources: Path = RESOURCES) -> Rule:
@@ -66,20 +59,10 @@ def read_rule(resources: Path = RESOURCES) -> Rule:
     """
     path = resources / "verdict_rule.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        claims = content.pop("claims", None) or {}
-        content["claims"] = {
-            table: [Claim(**claim) for claim in entries] for table, entries in claims.items()
-        }
-        rule = Rule(**content)
-        negative = [name for name, value in rule.tolerance.items() if not value >= 0]
-        unlikely = not 0 < rule.confidence < 1
-    except (TypeError, AttributeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        rule = settings.checked("", content, Rule)
+    except (settings.ConfigError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
-    if unlikely:
-        raise ValueError(f"{path}: confidence must be in 0..1, got {rule.confidence}")
-    if negative:
-        raise ValueError(f"{path}: tolerance.{negative[0]} must not be negative")
     if missing := sorted({*read_paper(resources)["metric"]} - {*rule.tolerance}):
         raise ValueError(f"{path}: tolerance.{missing[0]} is missing: the paper has such numbers")
     return rule

@@ -21,13 +21,7 @@ ORIGIN = ("commit", "device", "cpu", "gpu", "cores", "python", "system", "versio
 def publish(config: Config, results: Path, reference: Path) -> list[Path]:
     """Copy tables, figures, metrics and curves to ``reference`` and write origin.json there.
 
-    Args:
-        config: names the runs.
-        results: the preset's folder.
-        reference: replaced as a whole, once everything is there.
-
-    Returns:
-        The files written.
+    ``reference`` is replaced as a whole, once everything is there. The files in it are returned.
 
     Raises:
         ValueError: if no run has ended, or one has other settings than the configuration's, or
@@ -72,19 +66,16 @@ def _pictures(config: Config, results: Path) -> Iterator[str]:
 
 def _origin(key: tuple, record: dict[str, Any]) -> dict[str, Any]:
     """Return which run it is, what it cost and where it was made."""
+    experiment, method, seed = key
     cost = {name: round(record.get(name, 0), 1) for name in ("seconds", "cpu_seconds")}
     return {
-        **dict(zip(("experiment", "method", "seed"), map(_plain, key), strict=True)),
+        **{"experiment": experiment, "method": method, "seed": int(seed)},
         "steps": record.get("steps"),
         **cost,
         "peak_memory_mib": round(record.get("peak_memory_mib", 0)),
         "parameters": record.get("parameters"),
         **{name: record.get(name) for name in ORIGIN},
     }
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str) else int(value)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import nn
 
 from mist_bench.boxes import to_cells
+from mist_bench.config.keywords import keyword_values
 from mist_bench.config.provenance import file_digest
 from mist_bench.config.schema import SPLITS, FeatureSpec
-from mist_bench.datasets.build import refuse_foreign, replace
+from mist_bench.datasets.build import replacing
 from mist_bench.datasets.files import load_manifest, load_split, save_manifest, save_mapped_split
 from mist_bench.run.batches import to_images
 from mist_bench.run.method import choose_device, use_deterministic_torch
@@ -46,28 +46,17 @@ def build_features(spec: FeatureSpec, data: Path, out: Path, device: str) -> Non
     """
     if out.resolve() == data.resolve():
         raise ValueError(f"{out}: the images are here; write their features to another folder")
-    refuse_foreign(out)
     use_deterministic_torch(1)
-    fresh = out.with_name(f".{out.name}.partial")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out.with_name(f".{out.name}.lock"), timeout=0):
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir()
-            try:
-                _write(spec, data, fresh, choose_device(device))
-                replace(fresh, out)
-            finally:
-                shutil.rmtree(fresh, ignore_errors=True)
-    except Timeout:
-        raise OSError(f"{out}: another process is computing these features") from None
+    with replacing(out) as folder:
+        _write(spec, data, folder, choose_device(device))
 
 
 def _write(spec: FeatureSpec, data: Path, folder: Path, device: torch.device) -> None:
     """Write every split and the manifest to ``folder``."""
     source = load_manifest(data)
     check_size(spec, source, shutil.disk_usage(folder).free)
-    network = importlib.import_module(spec.network.module).build(**spec.network.params)
+    build = importlib.import_module(spec.network.module).build
+    network = build(**keyword_values("network.params", build, spec.network.params))
     network = network.to(device, memory_format=torch.channels_last).requires_grad_(False)
     entries = {}
     for number, split in enumerate(SPLITS):

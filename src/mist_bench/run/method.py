@@ -1,7 +1,6 @@
 """Random streams of a run: one per purpose, so that a draw for one never shifts another."""
 
 import importlib
-import json
 import os
 import textwrap
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from mist_bench.config.keywords import call_check, keywords_of
+from mist_bench.config.keywords import call_check, keyword_values, keywords_of
 from mist_bench.config.schema import RunSpec
 from mist_bench.types import Method
 
@@ -71,11 +70,11 @@ def build_method(spec: RunSpec, device: torch.device) -> Method:
     """Return the method of ``spec``, initialized from its seed, on ``device``."""
     seed_torch(spec.seed, "init")
     module = importlib.import_module(spec.module)
-    params = keywords_of(module.build, spec.task.kind).model_validate_json(json.dumps(spec.params))
+    params = keyword_values("params", module.build, spec.params, spec.task.kind)
     if check := getattr(module, "check", None):
         every = keywords_of(module.build).model_fields
-        call_check(check, spec.task, {k: f.default for k, f in every.items()} | dict(params))
-    method = module.build(spec.task, **dict(params)).to(device)
+        call_check(check, spec.task, {k: f.default for k, f in every.items()} | params)
+    method = module.build(spec.task, **params).to(device)
     if (
         device.type != "cpu"
     ):  # CUDA's fused Adam refuses gradients whose strides are not the weights'

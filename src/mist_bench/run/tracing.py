@@ -55,7 +55,7 @@ def trace_image(method: Mist, images: Tensor) -> dict[str, NDArray]:
             "image": images,
             "scale_space": scale_space,
             "heatmap": heatmap,
-            "maxima": heatmap >= max_pool(heatmap, single(detector).nms_kernel),
+            "maxima": heatmap >= max_pool(heatmap, single(detector).spec.nms_kernel),
             "boxes": boxes,
             "patches": patches,
             "decoded": decoded,
@@ -85,9 +85,9 @@ def compared(
     keypoints = one.to_cells(boxes)
     if isinstance(detector, MultiscaleDetector):
         mass = scale_weights(boxes[..., 2] / one.box_size, detector.scales)
-        return maps[:, :, 0], scale_heatmaps(keypoints, mass, size, one.target_sigma)
-    if one.target_sigma > 0:
-        return heatmap[:, None], gaussian_heatmap(keypoints, size, one.target_sigma)[:, None]
+        return maps[:, :, 0], scale_heatmaps(keypoints, mass, size, one.spec.target_sigma)
+    if one.spec.target_sigma > 0:
+        return heatmap[:, None], gaussian_heatmap(keypoints, size, one.spec.target_sigma)[:, None]
     return heatmap[:, None], point_heatmap(keypoints, size)[:, None]
 
 

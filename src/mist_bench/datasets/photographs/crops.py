@@ -72,12 +72,9 @@ def crop_side(photo: Photograph, coverage: float) -> float:
 
 
 def draw_window(photo: Photograph, coverage: float, rng: Generator) -> Window:
-    """Return a random square of the photograph that holds all objects, uniform among them.
+    """Return a random square, uniform among those that hold all objects, from two draws.
 
-    Args:
-        photo: a photograph that ``reason_to_drop`` keeps.
-        coverage: what the objects are to cover of the square, a fraction.
-        rng: the source of the two draws, of x and y.
+    Of a photograph that ``reason_to_drop`` keeps; the objects are to cover ``coverage`` of it.
     """
     boxes, side = _boxes(photo), crop_side(photo, coverage)
     low = np.maximum(boxes[:, 2:].max(0) - side, 0)  # (2,) xy
@@ -87,13 +84,7 @@ def draw_window(photo: Photograph, coverage: float, rng: Generator) -> Window:
 
 
 def crop_boxes(photo: Photograph, window: Window, side: int) -> NDArray[np.float32]:
-    """Return (n, 4) cxcywh boxes in px of the stored image: exactly where the objects went.
-
-    Args:
-        photo: the photograph.
-        window: the square cut from it.
-        side: s, px.
-    """
+    """Return (n, 4) cxcywh boxes in px of the stored image: exactly where the objects went."""
     left, top, extent = window
     boxes = (_boxes(photo) - [left, top, left, top]) * (side / extent)
     # the stored image spans [-0.5, s - 0.5]; a float's last digit must not lead out of it
@@ -101,26 +92,19 @@ def crop_boxes(photo: Photograph, window: Window, side: int) -> NDArray[np.float
 
 
 def crop_image(image: Image.Image, window: Window, side: int) -> NDArray[np.uint8]:
-    """Return (3, s, s) the square of an RGB image, resized without aliasing.
-
-    Args:
-        image: the photograph.
-        window: the square; its edges need not lie between pixels.
-        side: s, px.
-    """
+    """Return (3, s, s): a window of an RGB image, wherever its edges lie, without aliasing."""
     left, top, extent = window
     box = (left, top, min(left + extent, image.width), min(top + extent, image.height))
     resized = image.resize((side, side), Image.Resampling.BILINEAR, box=box)
     return np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)
 
 
-def open_image(path: Path, width: int, height: int) -> Image.Image:
+def open_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
     """Return a whole photograph as RGB, as stored: annotations do not know of Exif rotations.
 
     Args:
         path: a JPEG or PNG file.
-        width: the width it must have, px.
-        height: the height it must have, px.
+        size: the width and height it must have, px; ``None`` for any.
 
     Raises:
         UnusableError: if it is missing, cannot be decoded, or has another size.
@@ -131,7 +115,7 @@ def open_image(path: Path, width: int, height: int) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
-                if image.size == (width, height):  # else nothing is decoded
+                if size in (None, image.size):  # else nothing is decoded
                     return image.convert("RGB")
                 found = image.size
     except (
@@ -141,7 +125,7 @@ def open_image(path: Path, width: int, height: int) -> Image.Image:
         reason = " ".join(str(error).replace(str(path), path.name).split())
         raise UnusableError("broken image", f"{type(error).__name__}: {reason}") from None
     raise UnusableError(
-        "image of another size", f"{found[0]} x {found[1]} px, annotated {width} x {height}"
+        "image of another size", f"{found[0]} x {found[1]} px, annotated {size[0]} x {size[1]}"
     )
 
 

@@ -15,9 +15,8 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import pooch
@@ -28,7 +27,7 @@ from urllib3.util import Retry
 
 from mist_bench.datasets.photographs.annotations import Photograph, Problem, UnusableError
 from mist_bench.datasets.photographs.crops import open_image
-from mist_bench.datasets.sources import TIMEOUT, SourceError, _reachable
+from mist_bench.datasets.sources import TIMEOUT, SourceError, reachable
 
 VOC_HOST = "https://thor.robots.ox.ac.uk/pascal/VOC"  # as in torchvision.datasets.VOCDetection
 COCO_HOST = "http://images.cocodataset.org"
@@ -65,11 +64,6 @@ def fetch_annotations(
 ) -> Path:
     """Return the cache's folder after VOC's archives and COCO's annotations have come into it.
 
-    Args:
-        sources: keys of ``ARCHIVES``.
-        voc_host: where VOC's archives are.
-        coco_host: where COCO's annotations are.
-
     Raises:
         ValueError: if there is no such archive, or the network does not give one; the message
             says what to do instead.
@@ -77,7 +71,9 @@ def fetch_annotations(
     """
     if unknown := [name for name in sources if name not in ARCHIVES]:
         raise SourceError(f"sources: {unknown[0]} cannot be downloaded: {', '.join(ARCHIVES)} can")
-    with _locked_cache() as cache:
+    cache = Path(pooch.os_cache("mist-bench")) / "pascal_coco"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / ".lock"):  # no other process fills it
         for name in sources:
             host, unpack = (coco_host, _unzip) if name == "COCO" else (voc_host, _untar)
             for file, md5 in ARCHIVES[name].items():
@@ -102,7 +98,7 @@ def fetch_images(
     Args:
         folder: what ``fetch_annotations`` returned.
         photos: photographs of VOC, which are there or cannot be had, and of COCO.
-        coco_host: where COCO's folders of photographs are.
+        coco_host: where COCO's photographs are.
 
     Raises:
         ValueError: if the host cannot be reached; the message says what to do instead.
@@ -126,7 +122,7 @@ def _fetch_wanted(folder: Path, wanted: Sequence[Photograph], coco_host: str) ->
     logger.info("%d photographs of COCO are fetched", len(wanted))
     _require(coco_host)
     with (
-        _locked_cache(folder),
+        FileLock(folder / ".lock"),
         tempfile.TemporaryDirectory(dir=folder) as scratch,
         requests.Session() as session,
         ThreadPoolExecutor(CONNECTIONS) as pool,
@@ -159,35 +155,19 @@ def _fetch_image(
     partial = scratch / name.replace("/", "-")
     partial.write_bytes(answer.content)
     try:
-        open_image(partial, photo.width, photo.height)
+        open_image(partial, (photo.width, photo.height))
     except UnusableError as problem:
         return Problem(photo.id, photo.file, problem.reason, f"{host}/{name}: {problem.detail}")
     os.replace(partial, target)
     return None
 
 
-@contextmanager
-def _locked_cache(cache: Path | None = None) -> Iterator[Path]:
-    """Yield the cache's folder while no other process fills it."""
-    cache = cache or Path(pooch.os_cache("mist-bench")) / "pascal_coco"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / ".lock"):
-        yield cache
-
-
 def _retrieve(url: str, md5: str, folder: Path) -> Path:
     """Return an archive, verified, after downloading it to ``folder``."""
     _require(url)
+    name, downloader = PurePosixPath(url).name, pooch.HTTPDownloader(timeout=TIMEOUT)
     try:
-        return Path(
-            pooch.retrieve(
-                url,
-                known_hash=f"md5:{md5}",
-                fname=PurePosixPath(url).name,
-                path=folder,
-                downloader=pooch.HTTPDownloader(timeout=TIMEOUT),
-            )
-        )
+        return Path(pooch.retrieve(url, f"md5:{md5}", name, folder, downloader=downloader))
     except (requests.RequestException, ValueError) as error:
         raise _failure(url, type(error).__name__) from None
 
@@ -214,7 +194,7 @@ def _unzip(archive: Path, folder: Path) -> None:
 
 def _require(url: str) -> None:
     """Raise a ``SourceError`` unless the host of ``url`` answers."""
-    if not _reachable(url):
+    if not reachable(url):
         raise _failure(url, "no connection")
 
 

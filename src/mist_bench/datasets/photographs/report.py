@@ -19,11 +19,9 @@ Row = tuple[str, int, int | None]  # what, how many photographs, how many in the
 
 
 def source(photos: Sequence[Photograph], *, drawn: bool) -> str:
-    """Return in words where the pictures come from, without any path.
+    """Return in words, without any path, where the pictures come from.
 
-    Args:
-        photos: all that the filters keep, of all splits; fewer may be used.
-        drawn: they are scenes that stand in for photographs.
+    ``photos`` are all that the filters keep, of all splits, or scenes that were ``drawn`` instead.
     """
     if drawn:
         return f"stand-in scenes drawn from {ATTRIBUTION}"
@@ -94,18 +92,17 @@ def index_text(crops: Sequence[Crop]) -> str:
     ``crop`` is left, top and side in px of the photograph, whose first pixel covers [0, 1];
     ``boxes`` are cxcywh px of the stored image, as in its array.
     """
-    lines = [json.dumps(_entry(crop)) for crop in crops]
-    return "[\n" + ",\n".join(lines) + "\n]\n"
-
-
-def _entry(crop: Crop) -> dict[str, Any]:
-    return {
-        "id": crop.photo.id,
-        "file": crop.photo.file,
-        "crop": list(crop.window),
-        "labels": [VOC_CLASSES[each.label] for each in crop.photo.instances],
-        "boxes": [[round(value, 4) for value in box] for box in crop.boxes.tolist()],
-    }
+    entries = [
+        {
+            "id": crop.photo.id,
+            "file": crop.photo.file,
+            "crop": list(crop.window),
+            "labels": [VOC_CLASSES[each.label] for each in crop.photo.instances],
+            "boxes": [[round(value, 4) for value in box] for box in crop.boxes.tolist()],
+        }
+        for crop in crops
+    ]
+    return "[\n" + ",\n".join(map(json.dumps, entries)) + "\n]\n"
 
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

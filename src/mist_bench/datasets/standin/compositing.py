@@ -14,28 +14,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from mist_bench.datasets.standin.emoji import INK, Counts, Range
+from mist_bench.datasets.standin.emoji import INK
+from mist_bench.datasets.standin.specs import CameraSpec
 
 HALO = 3  # a shadow is cut off at this many standard deviations
-
-
-@dataclass(frozen=True)
-class Camera:
-    """How a picture is lit and photographed; every range is drawn uniformly.
-
-    Attributes:
-        shadow: opacity of shadows, 0..1.
-        softness: standard deviation of their blur, px; they fall up to twice as far.
-        blur: standard deviation of the lens's blur, px.
-        noise: standard deviation of the sensor's noise, of 255.
-        quality: of JPEG, 1..95.
-    """
-
-    shadow: Range
-    softness: Range
-    blur: Range
-    noise: Range
-    quality: Counts
 
 
 @dataclass(frozen=True)
@@ -59,14 +41,7 @@ class Sprite:
 
 
 def background(rng: Generator, width: int, height: int, shapes: int) -> NDArray[np.float32]:
-    """Return a canvas of clutter: noise of several scales, a wave, and outlined polygons.
-
-    Args:
-        rng: the only source of randomness.
-        width: W, px.
-        height: H, px.
-        shapes: number of polygons.
-    """
+    """Return a canvas of clutter: noise of several scales, a wave, and outlined polygons."""
     w, h = (width + 1) // 2, (height + 1) // 2  # a quarter of the time; nothing in it is finer
     field = np.zeros((h, w), np.float32)
     persistence = rng.uniform(0.4, 0.9)
@@ -110,7 +85,7 @@ def stack(
     Args:
         objects: apart from each other and inside the picture.
         things: each goes over the objects by a fair coin, unless it would hide too much.
-        rng: the only source of randomness.
+        rng: the coin.
         width: W, px.
         height: H, px.
         min_visible: least part of an object's ink that stays visible.
@@ -135,17 +110,28 @@ def stack(
 
 
 def paint(
-    canvas: NDArray[np.float32], sprites: Sequence[Sprite], rng: Generator, camera: Camera
+    canvas: NDArray[np.float32], sprites: Sequence[Sprite], rng: Generator, camera: CameraSpec
 ) -> None:
     """Paint ``sprites`` on ``canvas``, bottom first, each with a shadow from the same light."""
     opacity, softness = rng.uniform(*camera.shadow), rng.uniform(*camera.softness)
     right, down = np.round(rng.uniform(-2 * softness, 2 * softness, size=2)).astype(int).tolist()
+    height, width, _ = canvas.shape
+    border = int(np.ceil(HALO * softness))
     for sprite in sprites:
-        _cast_shadow(canvas, sprite, opacity, softness, right, down)
-        _paste(canvas, sprite)
+        alpha = np.pad(sprite.pixels[..., 3:], ((border, border), (border, border), (0, 0)))
+        shadow = Sprite(alpha, sprite.left - border + right, sprite.top - border + down)
+        inside, part = _overlap(shadow, width, height)
+        shape = Image.fromarray((255 * alpha[..., 0]).astype(np.uint8))
+        soft = np.asarray(shape.filter(ImageFilter.GaussianBlur(softness)), dtype=np.float32)
+        canvas[inside] *= 1 - (opacity / 255) * soft[part][..., None]
+        inside, part = _overlap(sprite, width, height)
+        pixels = sprite.pixels[part]
+        canvas[inside] += pixels[..., 3:] * (pixels[..., :3] - canvas[inside])
 
 
-def photograph(canvas: NDArray[np.float32], rng: Generator, camera: Camera) -> NDArray[np.uint8]:
+def photograph(
+    canvas: NDArray[np.float32], rng: Generator, camera: CameraSpec
+) -> NDArray[np.uint8]:
     """Return (H, W, 3) bytes of ``canvas`` through a lens and onto a sensor."""
     noise = rng.standard_normal((*canvas.shape[:2], 1), dtype=np.float32)
     noise *= np.float32(rng.uniform(*camera.noise))
@@ -166,30 +152,3 @@ def _overlap(sprite: Sprite, width: int, height: int) -> tuple[tuple, tuple]:
         for s, start in zip(inside, (sprite.top, sprite.left), strict=True)
     )
     return inside, part
-
-
-def _paste(canvas: NDArray[np.float32], sprite: Sprite) -> None:
-    """Blend ``sprite`` into ``canvas`` by its alpha."""
-    height, width, _ = canvas.shape
-    inside, part = _overlap(sprite, width, height)
-    pixels = sprite.pixels[part]
-    canvas[inside] += pixels[..., 3:] * (pixels[..., :3] - canvas[inside])
-
-
-def _cast_shadow(
-    canvas: NDArray[np.float32],
-    sprite: Sprite,
-    opacity: float,
-    softness: float,
-    right: int,
-    down: int,
-) -> None:
-    """Darken ``canvas`` by the blurred shape of ``sprite``, moved by (right, down) px."""
-    height, width, _ = canvas.shape
-    border = int(np.ceil(HALO * softness))
-    alpha = np.pad(sprite.pixels[..., 3:], ((border, border), (border, border), (0, 0)))
-    shadow = Sprite(alpha, sprite.left - border + right, sprite.top - border + down)
-    inside, part = _overlap(shadow, width, height)
-    shape = Image.fromarray((255 * alpha[..., 0]).astype(np.uint8))
-    soft = np.asarray(shape.filter(ImageFilter.GaussianBlur(softness)), dtype=np.float32)
-    canvas[inside] *= 1 - (opacity / 255) * soft[part][..., None]

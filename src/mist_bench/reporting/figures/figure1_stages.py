@@ -13,20 +13,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mist_bench.config.schema import Config
-from mist_bench.config.targets import run_folder
-from mist_bench.evaluation.metrics import load_predictions as read_arrays
 from mist_bench.reporting.figures.parts import (
-    LINE_HEIGHT,
     RIGHT,
-    MissingResultError,
-    add_caption,
+    Runs,
     add_panel,
-    caption_lines,
+    captioned,
     draw_box,
     picture,
     show,
-    source_of,
-    steps_of,
 )
 
 FORWARD, BACKWARD = "0.25", "#D55E00"
@@ -45,29 +39,18 @@ HEATMAP_LOSS = r"$\Vert\mathcal{G}(\{\mathbf{x}_k\})-\mathcal{H}_\eta(\mathcal{I
 
 def figure1(config: Config, results: Path) -> Figure:
     """Return Figure 1: what every stage makes of the first test image of MNIST-hard."""
-    experiment, method = "mnist_hard_reconstruction", "mist"
-    setup, seed = config.experiments.get(experiment), config.seeds[0]
-    if setup is None or method not in setup.methods:
-        raise MissingResultError(f"the config does not run {method} in {experiment}")
-    folder = run_folder(results, experiment, method, seed)
-    if not (folder / "trace.npz").exists():
-        raise MissingResultError(f"{'/'.join(folder.parts[-3:])} has no trace.npz")
-    stages = read_arrays(folder / "trace.npz")
+    runs = Runs(config, results, "mnist_hard_reconstruction", "mist")
+    stages = runs.arrays("mist", file="trace.npz")
     scales = len(stages["scale_space"])
-    lines = caption_lines(
+    caption = (
         "Figure 1. The MIST architecture on one image: a forward pass (gray arrows) and the update "
         f"by lifting (orange) of a trained network. "
         f"{'A single scale' if scales == 1 else f'{scales} scales'}; heatmap and target share one "
-        f"color scale. Preset {config.preset}; seed {seed}; training steps: "
-        f"{steps_of(config, results, experiment, [method])}. "
-        f"Data: {source_of(results / 'datasets' / setup.dataset)}. Image: the first of the test "
-        "set of MNIST-hard.",
-        WIDTH,
+        f"color scale. {runs.origin} Image: the first of the test set of MNIST-hard."
     )
-    figure = Figure(figsize=(WIDTH, LOWER + SIDE + 0.5 + LINE_HEIGHT * len(lines)))
+    figure, _ = captioned(caption, WIDTH, LOWER + SIDE + 0.5)
     draw_stages(figure, stages)
     draw_flow(figure)
-    add_caption(figure, lines)
     return figure
 
 
@@ -92,7 +75,7 @@ def draw_stages(figure: Figure, stages: dict[str, NDArray]) -> None:
         "Auto-encoded patches",
         "Synthesis",
     )
-    axes = [add_panel(figure, LEFT + k * PITCH, TOP, width=SIDE) for k in range(len(names))]
+    axes = [add_panel(figure, LEFT + k * PITCH, TOP, SIDE) for k in range(len(names))]
     for ax, name in zip(axes, names, strict=True):
         ax.set_title(name, fontsize=10, pad=4)
     show(axes[0], image)
@@ -105,7 +88,7 @@ def draw_stages(figure: Figure, stages: dict[str, NDArray]) -> None:
     show(axes[4], montage(stages["patches"]))
     show(axes[5], montage(stages["decoded"]))
     show(axes[6], picture(stages["reconstruction"]))
-    below = [add_panel(figure, LEFT + k * PITCH, LOWER, width=SIDE) for k in (3, 1)]
+    below = [add_panel(figure, LEFT + k * PITCH, LOWER, SIDE) for k in (3, 1)]
     draw_step(below[0], image, boxes[:, :2], moved[:, :2])
     draw_layers(figure, below[1], stages["target"], heat)
     below[1].set_xlabel(r"Target $\mathcal{G}(\{\mathbf{x}_k\})$", fontsize=10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -10,20 +11,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mist_bench.config.schema import Config
-from mist_bench.config.targets import run_folder
-from mist_bench.datasets.files import load_split
+from mist_bench.reporting.aggregate import changed_words
 from mist_bench.reporting.figures.parts import (
-    LINE_HEIGHT,
     MissingResultError,
-    add_caption,
+    Runs,
     add_panel,
-    caption_lines,
+    captioned,
     image_rmse,
-    load_predictions,
     picture,
     show,
-    source_of,
-    steps_of,
 )
 
 EASY_AND_HARD = {
@@ -48,17 +44,16 @@ def figure2(config: Config, results: Path) -> Figure:
     stored = {name: reconstructions(config, results, name, methods) for name in EASY_AND_HARD}
     if not any(stored.values()):
         raise MissingResultError("no method has reconstructed MNIST-easy or MNIST-hard")
-    data = {name: results / "datasets" / config.experiments[name].dataset for name in EASY_AND_HARD}
-    images = {name: load_split(data[name], "test")["images"][:EXAMPLES] for name in EASY_AND_HARD}
+    shown = {name: Runs(config, results, name, *stored[name]) for name in EASY_AND_HARD}
+    images = {name: runs.truth()["images"][:EXAMPLES] for name, runs in shown.items()}
     rows = [(name, i) for name in EASY_AND_HARD for i in range(len(images[name]))]
 
     total = row_label + (len(methods) + 1) * (width + gap)
-    lines = caption_lines(caption(config, results, stored, list(data.values())), total)
-    height = title + len(rows) * row_height + 0.15 + LINE_HEIGHT * len(lines)
-    figure = Figure(figsize=(total, height))
+    height = title + len(rows) * row_height + 0.15
+    figure, _ = captioned(caption(config, shown), total, height)
     for r, (name, i) in enumerate(rows):
         places = [row_label + c * (width + gap) for c in range(len(methods) + 1)]
-        axes = [add_panel(figure, x, title + r * row_height, width=width) for x in places]
+        axes = [add_panel(figure, x, title + r * row_height, width) for x in places]
         show(axes[0], picture(images[name][i]))
         axes[0].set_ylabel(f"{EASY_AND_HARD[name]}, image {i}")
         for ax, method in zip(axes[1:], methods, strict=True):
@@ -67,25 +62,24 @@ def figure2(config: Config, results: Path) -> Figure:
             names = [config.methods[m].label if m in config.methods else m for m in methods]
             for ax, words in zip(axes, ["Input", *names], strict=True):
                 ax.set_title(words)
-    add_caption(figure, lines)
     return figure
 
 
-def caption(
-    config: Config, results: Path, stored: Mapping[str, Mapping], datasets: Sequence[Path]
-) -> str:
-    """Return the caption; ``stored`` holds by experiment and method what has run."""
+def caption(config: Config, shown: Mapping[str, Runs]) -> str:
+    """Return the caption; ``shown`` are the runs that are there, by experiment."""
     steps = "; ".join(
-        f"on {words}: {steps_of(config, results, name, list(stored[name]))}"
+        f"on {words}: {shown[name].steps}"
         for name, words in EASY_AND_HARD.items()
-        if stored[name]
+        if shown[name].methods
     )
-    sources = dict.fromkeys(map(source_of, datasets))
+    runs = [(name, method) for name, one in shown.items() for method in one.methods]
+    sources = dict.fromkeys(one.source for one in shown.values())
     return (
         "Figure 2. Test images and their reconstructions, with the root mean square error of each "
         "(black is 0, white 1; clipped to this for display only). "
         f"Preset {config.preset}; seed {config.seeds[0]}; training steps {steps}. "
-        f"Data: {'; '.join(sources)}. Images: the first {EXAMPLES} of each test set, numbered "
+        f"{changed_words(config, runs)}Data: {'; '.join(sources)}. "
+        f"Images: the first {EXAMPLES} of each test set, numbered "
         "from 0, the same for every method."
     )
 
@@ -96,12 +90,9 @@ def reconstructions(
     """Return the (N, C, H, W) reconstructions of those ``methods`` that have run."""
     found = {}
     for method in methods:
-        if method in config.experiments[experiment].methods:
-            folder = run_folder(results, experiment, method, config.seeds[0])
-            try:
-                found[method] = load_predictions(folder, "reconstructions")["reconstructions"]
-            except MissingResultError:
-                continue
+        with suppress(MissingResultError):
+            runs = Runs(config, results, experiment, method)
+            found[method] = runs.arrays(method, "reconstructions")["reconstructions"]
     return found
 
 

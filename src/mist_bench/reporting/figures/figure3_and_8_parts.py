@@ -5,8 +5,7 @@ C channels, H and W image size; K detections of one image, p patch side.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_letters
@@ -18,53 +17,41 @@ from numpy.typing import NDArray
 
 from mist_bench.boxes import whole_pixels
 from mist_bench.config.schema import Config
-from mist_bench.config.targets import run_folder
-from mist_bench.datasets.files import load_split
-from mist_bench.evaluation.matching import Scene, match_boxes
+from mist_bench.evaluation.matching import Arrays, match_boxes, right_detections, stored_scene
 from mist_bench.evaluation.reconstruction import as_unit
 from mist_bench.reporting.figures.parts import (
     CROSS,
-    LINE_HEIGHT,
-    MissingResultError,
-    add_caption,
+    Panel,
+    Runs,
     add_legend,
     add_panel,
-    caption_lines,
-    draw_detection,
-    draw_truth,
+    captioned,
+    draw_panel,
     image_rmse,
-    load_predictions,
     picture,
     show,
-    source_of,
-    steps_of,
 )
 
 MIST = "mist"
+LEGEND = 0.42  # inches, of its height
 RULE = "Right: IoU of at least .5 with a digit's box, one detection per digit"
 
 
 @dataclass(frozen=True)
-class Example:
-    """What MIST makes of one test image; its number is ``index``.
+class Example(Panel):
+    """What MIST makes of one test image; detections are best first, right where a digit is.
 
     Attributes:
         index: number in the test set.
-        image: (H, W) or (H, W, 3), in [0, 1].
         synthesis: as ``image``, not clipped.
         rmse: its error.
-        scene: detections, best first, and ground truth.
-        right: (K,) bool, which detections are on a digit.
         before: K patches (p, p) or (p, p, 3) of the image under the detections.
         after: what the auto-encoder makes of each.
     """
 
     index: int
-    image: NDArray
     synthesis: NDArray
     rmse: float
-    scene: Scene
-    right: NDArray
     before: list[NDArray]
     after: list[NDArray]
 
@@ -76,24 +63,22 @@ class Example:
 
 def figure3(config: Config, results: Path) -> Figure:
     """Return Figure 3: what MIST detects on MNIST-hard and how it encodes each patch."""
-    experiment, side, gap, label = "mnist_hard_reconstruction", 1.75, 0.08, 0.5
-    examples, zoom, words = mist_examples(config, results, experiment, 2)
+    side, gap, label = 1.75, 0.08, 0.5  # inches
+    examples, zoom, words = mist_examples(config, results, "mnist_hard_reconstruction", 2)
     width = 3 * side + 2 * gap
-    lines = caption_lines(
+    caption = (
         "Figure 3. MIST as an auto-encoder of MNIST-hard: input, detections and synthesis; below, "
         f"the square around each detection, {zoom:g} times as wide as its box, before and after "
         "the auto-encoder, from the most certain detection to the least. "
-        f"{words} {RULE}; MIST is told neither boxes nor digits.",
-        2 * width + 0.6,
+        f"{words} {RULE}; MIST is told neither boxes nor digits."
     )
-    below = 0.42 + LINE_HEIGHT * len(lines)
     most = max(len(one.before) for one in examples)
     patch = min(0.6, (width - label) / max(most, 1))
-    height = 0.35 + side + 0.4 + 2 * patch + below
-    figure = Figure(figsize=(2 * width + 0.6, height))
+    height = 0.35 + side + 0.4 + 2 * patch + LEGEND
+    figure, below = captioned(caption, 2 * width + 0.6, height)
     for column, one in enumerate(examples):
         left = 0.1 + column * (width + 0.4)
-        axes = [add_panel(figure, left + k * (side + gap), 0.35, width=side) for k in range(3)]
+        axes = [add_panel(figure, left + k * (side + gap), 0.35, side) for k in range(3)]
         draw_example(axes, one, lettered=True)
         titles = (
             f"Test image {one.index}",
@@ -103,8 +88,7 @@ def figure3(config: Config, results: Path) -> Figure:
         for ax, title in zip(axes, titles, strict=True):
             ax.set_title(title, fontsize=9.5)
         draw_patches(figure, one, left + label, 0.35 + side + 0.35, patch)
-    add_legend(figure, f"wrong (letter marked {CROSS})", below - 0.05)
-    add_caption(figure, lines)
+    add_legend(figure, f"wrong (letter marked {CROSS})", LEGEND + below - 0.05)
     return figure
 
 
@@ -112,7 +96,7 @@ def draw_patches(figure: Figure, one: Example, left: float, top: float, side: fl
     """Draw the patches before and, below, after the auto-encoder; places and sides in inches."""
     for row, (name, patches) in enumerate({"before": one.before, "after": one.after}.items()):
         for k, image in enumerate(patches):
-            ax = add_panel(figure, left + k * side, top + row * side, width=0.95 * side)
+            ax = add_panel(figure, left + k * side, top + row * side, 0.95 * side)
             show(ax, image)
             if k == 0:
                 ax.set_ylabel(name, rotation=0, ha="right", va="center")
@@ -122,20 +106,17 @@ def draw_patches(figure: Figure, one: Example, left: float, top: float, side: fl
 
 def figure8(config: Config, results: Path) -> Figure:
     """Return Figure 8: what MIST makes of digits that are crowded in one part of the image."""
-    experiment, side, gap = "mnist_uneven_reconstruction", 1.75, 0.08
-    examples, _, words = mist_examples(config, results, experiment, 4)
-    total = 0.3 + len(examples) * (side + gap)
-    lines = caption_lines(
-        f"Figure 8. MIST as an auto-encoder of digits at uneven distances. {words} {RULE}.",
-        total,
-    )
-    below = 0.42 + LINE_HEIGHT * len(lines)
+    side, gap = 1.75, 0.08  # inches
+    examples, _, words = mist_examples(config, results, "mnist_uneven_reconstruction", 4)
     row_height = side + 0.25
-    height = 0.3 + 3 * row_height + below
-    figure = Figure(figsize=(total, height))
+    figure, below = captioned(
+        f"Figure 8. MIST as an auto-encoder of digits at uneven distances. {words} {RULE}.",
+        0.3 + len(examples) * (side + gap),
+        0.3 + 3 * row_height + LEGEND,
+    )
     for column, one in enumerate(examples):
         left = 0.3 + column * (side + gap)
-        axes = [add_panel(figure, left, 0.3 + r * row_height, width=side) for r in range(3)]
+        axes = [add_panel(figure, left, 0.3 + r * row_height, side) for r in range(3)]
         draw_example(axes, one, lettered=False)
         axes[0].set_title(f"Test image {one.index}")
         axes[1].set_xlabel(one.counted, labelpad=2)
@@ -143,19 +124,16 @@ def figure8(config: Config, results: Path) -> Figure:
         if column == 0:
             for ax, name in zip(axes, ("Input", "Detections", "Synthesis"), strict=True):
                 ax.set_ylabel(name)
-    add_legend(figure, f"wrong (marked {CROSS})", below - 0.05)
-    add_caption(figure, lines)
+    add_legend(figure, f"wrong (marked {CROSS})", LEGEND + below - 0.05)
     return figure
 
 
 def draw_example(axes: Sequence[Axes], one: Example, *, lettered: bool) -> None:
     """Draw input, detections and synthesis."""
     show(axes[0], one.image)
-    show(axes[1], one.image)
+    letters = [letter(k) if lettered else "" for k in range(len(one.right))]
+    draw_panel(axes[1], one, letters, size=7)
     show(axes[2], one.synthesis)
-    draw_truth(axes[1], one.scene.true_boxes)
-    for k, (box, right) in enumerate(zip(one.scene.boxes, one.right, strict=True)):
-        draw_detection(axes[1], box, letter(k) if lettered else "", right=bool(right), size=7)
 
 
 def letter(k: int) -> str:
@@ -175,58 +153,29 @@ def mist_examples(
     Raises:
         MissingResultError: if the run or a part of it is not there.
     """
-    setup, seed = config.experiments.get(experiment), config.seeds[0]
-    if setup is None or MIST not in setup.methods:
-        raise MissingResultError(f"the config does not run {MIST} in {experiment}")
-    folder = run_folder(results, experiment, MIST, seed)
-    stored = load_predictions(folder, "reconstructions", "patches")
-    zoom = encoded_zoom(folder)
-    dataset = results / "datasets" / setup.dataset
-    truth = load_split(dataset, "test")
-    examples = [example(i, truth, stored, zoom) for i in range(min(count, len(truth["images"])))]
-    words = (
-        f"Preset {config.preset}; seed {seed}; training steps: "
-        f"{steps_of(config, results, experiment, [MIST])}. Data: {source_of(dataset)}. "
-        f"Images: the first {len(examples)} of the test set, numbered from 0."
-    )
+    runs = Runs(config, results, experiment, MIST)
+    stored = runs.arrays(MIST, "reconstructions", "patches")
+    zoom = runs.extent(MIST) / config.datasets[runs.setup.dataset].box_size
+    truth = runs.truth()
+    images = range(min(count, len(truth["images"])))
+    examples = [example(i, truth, stored, zoom) for i in images]
+    words = f"{runs.origin} Images: the first {len(examples)} of the test set, numbered from 0."
     return examples, zoom, words
 
 
-def encoded_zoom(folder: Path) -> float:
-    """Return the side of the encoded square of a run, in sides of the box it is around.
-
-    Raises:
-        MissingResultError: if the run's config.json does not say so.
-    """
-    path = folder / "config.json"
-    try:
-        spec = json.loads(path.read_text(encoding="utf-8"))
-        return spec["params"]["extent"] / spec["task"]["box_size"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise MissingResultError(f"{'/'.join(path.parts[-4:])} names no extent") from None
-
-
-def example(
-    i: int, truth: Mapping[str, NDArray], stored: Mapping[str, NDArray], zoom: float
-) -> Example:
+def example(i: int, truth: Arrays, stored: Arrays, zoom: float) -> Example:
     """Return what is drawn of test image ``i``; encoded squares are ``zoom`` times their boxes."""
-    k, n = stored["counts"][i], truth["counts"][i]
-    boxes, unknown = stored["boxes"][i, :k], np.full(k, -1)
-    scene = Scene(
-        boxes, stored["scores"][i, :k], unknown, truth["boxes"][i, :n], truth["labels"][i, :n]
-    )
-    right = np.zeros(k, bool)
-    right[match_boxes(scene)[0]] = True
-    image, decoded = truth["images"][i], stored["patches"][i, :k]
-    squares = encoded_squares(boxes, zoom, decoded.shape[-1])
+    scene = stored_scene(stored, truth, i)
+    image, decoded = truth["images"][i], stored["patches"][i, : len(scene.boxes)]
+    squares = encoded_squares(scene.boxes, zoom, decoded.shape[-1])
     before = sample_squares(as_unit(image), squares, decoded.shape[-1])
     return Example(
+        picture(image),
+        scene,
+        right_detections(scene, match_boxes),
         index=i,
-        image=picture(image),
         synthesis=picture(stored["reconstructions"][i]),
         rmse=image_rmse(image, stored["reconstructions"][i]),
-        scene=scene,
-        right=right,
         before=[picture(one) for one in before],
         after=[picture(one) for one in decoded],
     )

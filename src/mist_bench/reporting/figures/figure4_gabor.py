@@ -16,31 +16,28 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from mist_bench.config import resolve as settings
 from mist_bench.config.schema import Config
-from mist_bench.config.targets import run_folder
-from mist_bench.datasets.files import load_split
 from mist_bench.datasets.gabor import gabor_kernel, standard_deviation
-from mist_bench.evaluation.matching import CENTER_TOLERANCE, Scene, match_centers
-from mist_bench.evaluation.reconstruction import rmse_metrics
-from mist_bench.reporting.aggregate import read_json
+from mist_bench.evaluation.matching import (
+    CENTER_TOLERANCE,
+    Scene,
+    match_centers,
+    stored_scene,
+)
 from mist_bench.reporting.figures.parts import (
-    LINE_HEIGHT,
     RIGHT,
     TRUTH,
     WRONG,
-    MissingResultError,
-    add_caption,
+    Runs,
     add_panel,
-    caption_lines,
-    load_predictions,
+    captioned,
+    image_rmse,
     picture,
     show,
-    source_of,
-    steps_of,
 )
 
 EXPERIMENT, METHOD = "gabor_reconstruction", "mist"
-NEEDED = ("reconstructions", "patches")
 GROUND = "0.5"  # what the legend's marks lie on: gray, as noise is
 # detections are marks, not boxes: boxes as large as a kernel would hide each other
 MARKS = {
@@ -59,23 +56,13 @@ def figure4(config: Config, results: Path) -> Figure:
     Raises:
         MissingResultError: if the run or a part of it is not there.
     """
-    setup, seed = config.experiments.get(EXPERIMENT), config.seeds[0]
-    if setup is None or METHOD not in setup.methods:
-        raise MissingResultError(f"the config does not run {METHOD} in {EXPERIMENT}")
-    folder = run_folder(results, EXPERIMENT, METHOD, seed)
-    stored = load_predictions(folder)
-    run = "/".join(folder.parts[-3:])
-    if lacking := [name for name in NEEDED if name not in stored]:
-        raise MissingResultError(f"{run} stores no {lacking[0]}")
-    extent = (read_json(folder / "config.json") or {}).get("params", {}).get("extent")
-    if extent is None:
-        raise MissingResultError(f"{run}/config.json names no extent")
-    dataset = results / "datasets" / setup.dataset
-    truth = load_split(dataset, "test")
-    scenes = noise_scenes(truth, stored)
+    runs = Runs(config, results, EXPERIMENT, METHOD)
+    stored, extent = runs.arrays(METHOD, "reconstructions", "patches"), runs.extent(METHOD)
+    setup, truth = runs.setup, runs.truth()
+    scenes = [stored_scene(stored, truth, i) for i in range(len(truth["images"]))]
     shown = setup.num_detections or setup.num_instances
     i = int(np.argmin(np.abs(truth["counts"] - shown)))
-    params = config.datasets[setup.dataset].params
+    params = settings.dataset_spec(config, setup.dataset).params
     true = true_kernels(params, extent, stored["patches"].shape[-1])
     learned, likeness = learned_kernels(scenes, stored["patches"], true)
     wave = 1 / params["frequency"] if params["frequency"] else math.inf
@@ -89,22 +76,10 @@ def figure4(config: Config, results: Path) -> Figure:
         "Below: the kernels of the noise, and the mean "
         f"decoded patch ({extent:g} px wide) of all right detections of the test set that are most "
         "like each; below it, the mean of the single patches' cosine similarity to the kernel. "
-        f"Preset {config.preset}; seed {seed}; training steps: "
-        f"{steps_of(config, results, EXPERIMENT, [METHOD])}. Data: {source_of(dataset)}. "
-        "MIST is told neither impulses nor kernels, only K."
+        f"{runs.origin} MIST is told neither impulses nor kernels, only K."
     )
     images = truth["images"][i], stored["reconstructions"][i]
     return draw(images, scenes[i], params["orientations"], true, learned, likeness, caption)
-
-
-def noise_scenes(truth: Mapping[str, NDArray], stored: Mapping[str, NDArray]) -> list[Scene]:
-    """Return detections and impulses of every test image; they have no classes."""
-    scenes = []
-    for i, (k, n) in enumerate(zip(stored["counts"], truth["counts"], strict=True)):
-        boxes, scores = stored["boxes"][i, :k].astype(np.float64), stored["scores"][i, :k]
-        true_boxes = truth["boxes"][i, :n].astype(np.float64)
-        scenes.append(Scene(boxes, scores, np.full(k, -1), true_boxes, truth["labels"][i, :n]))
-    return scenes
 
 
 def found_by_distance(scenes: list[Scene], limits: Sequence[float]) -> list[tuple[int, int]]:
@@ -218,17 +193,16 @@ def draw(
     """Return input, detections and synthesis above the true and the learned kernels."""
     side, gap, small, label = 2.3, 0.08, 0.9, 0.75
     width = 3 * side + 4 * gap
-    lines = caption_lines(caption, width)
     legend = 0.3 + side + 0.12  # from the top, as all that follows
     first = legend + 0.55
-    height = first + 2 * small + 0.3 + LINE_HEIGHT * len(lines)
-    figure = Figure(figsize=(width, height))
+    figure, _ = captioned(caption, width, first + 2 * small + 0.3)
+    height = figure.get_figheight()
     image, synthesis = images
-    axes = [add_panel(figure, gap + k * (side + gap), 0.3, width=side) for k in range(3)]
+    axes = [add_panel(figure, gap + k * (side + gap), 0.3, side) for k in range(3)]
     for ax, picked in zip(axes, (image, image, synthesis), strict=True):
         show(ax, picture(picked))
     right, found = match_centers(scene)
-    error = rmse_metrics(image[None], synthesis[None])["rmse"]
+    error = image_rmse(image, synthesis)
     counted = f"{len(found)} of {len(scene.true_boxes)} impulses found"
     for ax, title in zip(axes, ("Input", counted, f"Synthesis: RMSE {error:.3f}"), strict=True):
         ax.set_title(title)
@@ -240,9 +214,7 @@ def draw(
     left = (width - label - len(true) * (small + gap)) / 2 + label
     for row, (name, kernels) in enumerate({"true": true, "learned": learned}.items()):
         for k, kernel in enumerate(kernels):
-            ax = add_panel(
-                figure, left + k * (small + gap), first + row * small, width=0.95 * small
-            )
+            ax = add_panel(figure, left + k * (small + gap), first + row * small, 0.95 * small)
             show(ax, (1 + kernel) / 2)
             if row == 0:
                 ax.set_title(f"{orientations[k]:g}°", fontsize=9, pad=3)
@@ -251,7 +223,6 @@ def draw(
                 ax.set_xlabel(words, labelpad=2)
             if k == 0:
                 ax.set_ylabel(name, rotation=0, ha="right", va="center")
-    add_caption(figure, lines)
     return figure
 
 

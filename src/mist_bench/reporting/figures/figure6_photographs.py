@@ -6,58 +6,36 @@ N images, K detections and L instances of one image, H and W its size.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from mist_bench.config.schema import Config
-from mist_bench.config.targets import run_folder
-from mist_bench.datasets.files import load_split
 from mist_bench.datasets.photographs.voc import VOC_CLASSES
 from mist_bench.evaluation.detection import without_background
-from mist_bench.evaluation.matching import Scene, match_labeled_centers
+from mist_bench.evaluation.matching import Arrays, match_labeled_centers, stored_scene
 from mist_bench.reporting.figures.parts import (
     CROSS,
-    LINE_HEIGHT,
     TRUTH,
     MissingResultError,
-    add_caption,
+    Panel,
+    Runs,
+    add_legend,
     add_panel,
-    caption_lines,
+    captioned,
     draw_box,
-    load_predictions,
-    picture,
     show,
-    source_of,
-    steps_of,
 )
 
 EXPERIMENT, METHODS = "pascal_coco_classification", ("mist", "soft_topk")  # from the top
 PAIRS, SINGLES = 4, 2  # images with two objects of different classes, and with one
 # the paper's green and red, in the shades that color-blind readers tell apart (Okabe and Ito)
 FOUND, FALSE = "#009E73", "#D55E00"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One image with one method's detections on it.
-
-    Attributes:
-        image: (H, W) or (H, W, 3), in [0, 1].
-        scene: detections and ground truth, without the background.
-        right: (K,) bool, which detections are right.
-    """
-
-    image: NDArray
-    scene: Scene
-    right: NDArray
 
 
 def figure6(config: Config, results: Path) -> Figure:
@@ -69,18 +47,12 @@ def figure6(config: Config, results: Path) -> Figure:
     Raises:
         MissingResultError: if a run is not there, or no image is of either kind.
     """
-    setup, seed = config.experiments.get(EXPERIMENT), config.seeds[0]
-    if lacking := [m for m in METHODS if setup is None or m not in setup.methods]:
-        raise MissingResultError(f"the config does not run {lacking[0]} in {EXPERIMENT}")
-    stored = {m: load_predictions(run_folder(results, EXPERIMENT, m, seed)) for m in METHODS}
-    dataset = results / "datasets" / setup.dataset
-    truth = load_split(dataset, "test")
+    runs = Runs(config, results, EXPERIMENT, *METHODS)
+    stored, truth = {m: runs.arrays(m) for m in METHODS}, runs.truth()
     chosen = examples(truth["counts"], truth["labels"])
     if len(chosen) == 0:
         raise MissingResultError("no test image has one object, or two of different classes")
-    background = config.datasets[setup.dataset].background
-    features = config.datasets[setup.dataset].features
-    seen = f", seen as features of {features.backbone}" if features else ""
+    background = config.datasets[runs.setup.dataset].background
     rows = {
         config.methods[m].label: [panel(truth, stored[m], int(i), background) for i in chosen]
         for m in METHODS
@@ -88,9 +60,7 @@ def figure6(config: Config, results: Path) -> Figure:
     return draw(
         rows,
         [f"test image {i}" for i in chosen],
-        f"Figure 6. Detections on PASCAL+COCO. Preset {config.preset}; seed {seed}; training "
-        f"steps: {steps_of(config, results, EXPERIMENT, METHODS)}. "
-        f"Data: {source_of(dataset)}{seen}. "
+        f"Figure 6. Detections on PASCAL+COCO. {runs.origin} "
         f"Images: the first {PAIRS} of the test set with two objects of different classes and the "
         f"first {SINGLES} with one object, as far as there are, numbered from 0. "
         "Right: the center (+) is inside the true box and the label is equal, one detection per "
@@ -116,40 +86,29 @@ def examples(counts: NDArray, labels: NDArray) -> NDArray:
     return np.concatenate([np.flatnonzero(pairs)[:PAIRS], np.flatnonzero(counts == 1)[:SINGLES]])
 
 
-def panel(
-    truth: Mapping[str, NDArray], stored: Mapping[str, NDArray], i: int, background: int | None
-) -> Panel:
-    """Return what is drawn of test image ``i`` for one method."""
-    k, n = stored["counts"][i], truth["counts"][i]
-    scene = Scene(
-        *(stored[key][i, :k] for key in ("boxes", "scores", "labels")),
-        *(truth[key][i, :n] for key in ("boxes", "labels")),
-    )
-    scene = without_background(scene, background)
-    right = np.zeros(len(scene.boxes), bool)
-    right[match_labeled_centers(scene)[0]] = True
-    return Panel(picture(truth["images"][i]), scene, right)
+def panel(truth: Arrays, stored: Arrays, i: int, background: int | None) -> Panel:
+    """Return what is drawn of test image ``i`` for one method: nothing of the background."""
+    scene = without_background(stored_scene(stored, truth, i), background)
+    return Panel.of(truth["images"][i], scene, match_labeled_centers)
 
 
 def draw(rows: Mapping[str, Sequence[Panel]], titles: Sequence[str], caption: str) -> Figure:
     """Return one row of panels per method, with titles above, a legend and the caption below."""
-    side, gap, row_label, title, under = 2.1, 0.08, 0.25, 0.3, 0.27  # inches
-    width = row_label + len(titles) * (side + gap)
-    lines = caption_lines(caption, width)
-    legend = 0.4
-    height = title + len(rows) * (side + under) + legend + LINE_HEIGHT * len(lines) + 0.1
-    figure = Figure(figsize=(width, height))
+    side, gap, row_label, title, under, legend = 2.1, 0.08, 0.25, 0.3, 0.27, 0.4  # inches
+    height = title + len(rows) * (side + under) + legend + 0.1
+    figure, _ = captioned(caption, row_label + len(titles) * (side + gap), height)
     for r, (label, panels) in enumerate(rows.items()):
         for c, one in enumerate(panels):
             left, top = row_label + c * (side + gap), title + r * (side + under)
-            ax = add_panel(figure, left, top, width=side)
+            ax = add_panel(figure, left, top, side)
             draw_panel(ax, one)
             if r == 0:
                 ax.set_title(titles[c])
             if c == 0:
                 ax.set_ylabel(label, fontsize=11)
-    add_legend(figure, title + len(rows) * (side + under))
-    add_caption(figure, lines)
+    top = figure.get_figheight() - title - len(rows) * (side + under)
+    wrong, center = f"wrong (name marked {CROSS})", {"marker": "+", "ms": 8, "mew": 1.8}
+    add_legend(figure, wrong, top, (FOUND, FALSE), **center)
     return figure
 
 
@@ -198,16 +157,3 @@ def name(ax: Axes, box: NDArray, words: str, *, outer: bool, edge: str, **style:
         place = {"x": np.clip(x + w / 2, 0.35 * right, right), "ha": "right"}
     height = y - h / 2 if edge == "top" else y + h / 2
     ax.text(y=np.clip(height, 0, bottom), s=words, va=edge, fontsize=7, **place, **style)
-
-
-def add_legend(figure: Figure, top: float) -> None:
-    """Say what the boxes' lines mean, ``top`` inches below the top of a figure."""
-    center = {"lw": 2, "marker": "+", "ms": 8, "mew": 1.8}
-    handles = [
-        Line2D([], [], color=FOUND, label="right", **center),
-        Line2D([], [], color=FALSE, label=f"wrong (name marked {CROSS})", **center),
-        Line2D([], [], color="0.45", lw=1.2, ls=(0, (3, 2)), label="ground truth"),
-    ]
-    place = (0.5, 1 - top / figure.get_figheight())
-    style = {"loc": "upper center", "ncols": 3, "frameon": False}
-    figure.legend(handles=handles, bbox_to_anchor=place, **style)

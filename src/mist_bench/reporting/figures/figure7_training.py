@@ -16,20 +16,17 @@ from numpy.typing import NDArray
 
 from mist_bench.config.schema import Config
 from mist_bench.config.targets import run_folder
-from mist_bench.datasets.files import load_split
-from mist_bench.evaluation.metrics import load_predictions as read_arrays
+from mist_bench.evaluation.metrics import load_predictions
 from mist_bench.reporting.figures.parts import (
-    LINE_HEIGHT,
     RIGHT,
     MissingResultError,
-    add_caption,
-    caption_lines,
+    Runs,
+    captioned,
     picture,
     show,
-    source_of,
-    steps_of,
 )
 
+EXPERIMENT, METHOD = "mnist_hard_classification", "mist"
 LOSSES = {  # column of train.csv -> what it is in the paper
     "loss": "(a) task loss",
     "heatmap_loss": "(b) heatmap loss",
@@ -44,18 +41,13 @@ def figure7(config: Config, results: Path) -> Figure:
     The losses are those of every seed that has been trained: their mean, and a band from the
     least to the most. The heatmap is the first seed's on the first image of the val split.
     """
-    experiment, method = "mnist_hard_classification", "mist"
-    setup = config.experiments.get(experiment)
-    if setup is None or method not in setup.methods:
-        raise MissingResultError(f"the config does not run {method} in {experiment}")
-    folders = {s: run_folder(results, experiment, method, s) for s in config.seeds}
+    runs = Runs(config, results, EXPERIMENT, METHOD)
+    folders = {seed: run_folder(results, EXPERIMENT, METHOD, seed) for seed in config.seeds}
     curves = {s: pd.read_csv(f / "train.csv") for s, f in folders.items() if is_drawable(f)}
     if not curves:
-        raise MissingResultError(f"no seed of {experiment}/{method} has train.csv and heatmaps.npz")
-    first = min(curves, key=config.seeds.index)
-    stored = read_arrays(folders[first] / "heatmaps.npz")
-    dataset = results / "datasets" / setup.dataset
-    image = picture(load_split(dataset, "val")["images"][0])
+        raise MissingResultError(f"no seed of {EXPERIMENT}/{METHOD} has train.csv and heatmaps.npz")
+    first = next(iter(curves))
+    stored = load_predictions(folders[first] / "heatmaps.npz")
     band = (
         f"Line: mean over the seeds {', '.join(map(str, curves))}; band: from the least to the most"
         if len(curves) > 1
@@ -63,15 +55,15 @@ def figure7(config: Config, results: Path) -> Figure:
     )
     return draw(
         losses(list(curves.values())),
-        image,
+        picture(runs.truth("val")["images"][0]),
         spread(stored["steps"], stored["heatmaps"]),
         f"Figure 7. Training of MIST on MNIST-hard: (a) the task loss (Eq. 9), (b) the heatmap "
         f"loss (Eq. 7, without the offsets'), and the heatmap of an image that is not trained on, "
         f"after as many steps as written above. Preset {config.preset}; training steps: "
-        f"{steps_of(config, results, experiment, [method])}. {band}. Losses are means over the "
+        f"{runs.steps}. {runs.changes}{band}. Losses are means over the "
         f"batches since the last point; all axes are logarithmic. Heatmaps: seed {first}, the "
         f"first image of the val split, all from 0 (dark) to the highest value of the last. "
-        f"Data: {source_of(dataset)}.",
+        f"Data: {runs.source}.",
     )
 
 
@@ -124,11 +116,9 @@ def draw(
     caption: str,
 ) -> Figure:
     """Return the curves above, and the image with its heatmaps below."""
-    width, above, row = 9.0, 2.9, 1.75
-    lines = caption_lines(caption, width)
-    below = 0.2 + LINE_HEIGHT * len(lines)
-    height = above + row + below
-    figure = Figure(figsize=(width, height))
+    width, above, row = 9.0, 2.9, 1.75  # inches
+    figure, below = captioned(caption, width, above + row + 0.2)
+    height, below = figure.get_figheight(), below + 0.2
     top, bottom = 1 - 0.3 / height, 1 - (above - 0.5) / height
     grid = figure.add_gridspec(
         1, len(curves), left=0.08, right=0.97, top=top, bottom=bottom, wspace=0.25
@@ -147,7 +137,6 @@ def draw(
         ax = figure.add_subplot(cells[0, place])
         ax.imshow(heatmap, cmap="viridis", vmin=0, vmax=max(highest, 1e-6), interpolation="nearest")
         ax.set(xticks=[], yticks=[], title=f"{step:,}")
-    add_caption(figure, lines)
     return figure
 
 

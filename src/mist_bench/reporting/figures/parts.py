@@ -1,4 +1,4 @@
-"""What the figures share: colors, stored predictions, boxes, captions and files.
+"""What the figures share: the runs they show, colors, boxes, captions and files.
 
 C channels, H and W image size; K detections of one image.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 
 from mist_bench.config.schema import Config
 from mist_bench.config.targets import run_folder
-from mist_bench.evaluation.metrics import load_predictions as read_predictions
+from mist_bench.datasets.files import load_split
+from mist_bench.evaluation.matching import Pairs, Scene, right_detections
+from mist_bench.evaluation.metrics import load_predictions
 from mist_bench.evaluation.reconstruction import as_unit, rmse_metrics
-from mist_bench.reporting.aggregate import read_json
+from mist_bench.reporting.aggregate import NO_SOURCE, changed_words, read_json, source_of
 
 # a color-blind-safe pair (Okabe and Ito) that also differs in lightness on black
 RIGHT, WRONG, TRUTH = "#56B4E9", "#E69F00", "#FFFFFF"
@@ -33,6 +36,109 @@ LETTERS_PER_INCH = 14.5  # of a caption, on average
 
 class MissingResultError(Exception):
     """A result that a figure needs is not there."""
+
+
+class Runs:
+    """The runs of one experiment that a figure shows: some methods with the first seed.
+
+    Attributes:
+        setup: the experiment.
+        seed: the first.
+        data: folder of the dataset.
+    """
+
+    def __init__(self, config: Config, results: Path, experiment: str, *methods: str) -> None:
+        setup = config.experiments.get(experiment)
+        if lacking := [m for m in methods if setup is None or m not in setup.methods]:
+            raise MissingResultError(f"the config does not run {lacking[0]} in {experiment}")
+        self.config, self.results, self.experiment = config, results, experiment
+        self.methods, self.setup, self.seed = methods, setup, config.seeds[0]
+        self.data = results / "datasets" / setup.dataset
+
+    def folder(self, method: str) -> Path:
+        """Return the folder of a run."""
+        return run_folder(self.results, self.experiment, method, self.seed)
+
+    def arrays(
+        self, method: str, *needed: str, file: str = "predictions.npz"
+    ) -> dict[str, NDArray]:
+        """Return the arrays that a run has stored.
+
+        Raises:
+            MissingResultError: naming the run, if there are none or one that is ``needed`` is not.
+        """
+        path = self.folder(method) / file
+        run = "/".join(path.parts[-4:-1])
+        if not path.exists():
+            raise MissingResultError(f"{run} has no {file}")
+        stored = load_predictions(path)
+        if lacking := [name for name in needed if name not in stored]:
+            raise MissingResultError(f"{run} stores no {lacking[0]}")
+        return stored
+
+    def truth(self, split: str = "test") -> dict[str, NDArray]:
+        """Return a split of the dataset."""
+        return load_split(self.data, split)
+
+    def extent(self, method: str) -> float:
+        """Return the side of the squares that a run encodes, px.
+
+        Raises:
+            MissingResultError: if the run's config.json does not say so.
+        """
+        path = self.folder(method) / "config.json"
+        try:
+            return read_json(path)["params"]["autoencoder"]["extent"]
+        except (KeyError, TypeError):
+            raise MissingResultError(f"{'/'.join(path.parts[-4:])} names no extent") from None
+
+    @property
+    def steps(self) -> str:
+        """How long the methods were trained: ``MIST 6,500, Grid 6,500``."""
+        words = []
+        for method in self.methods:
+            steps = (read_json(self.folder(method) / "run.json") or {}).get("steps")
+            known = f"{steps:,}" if isinstance(steps, int) else "not recorded"
+            words.append(f"{self.config.methods[method].label} {known}")
+        return ", ".join(words)
+
+    @property
+    def source(self) -> str:
+        """Where the pictures come from, in words."""
+        return source_of(self.config, self.results, self.experiment) or NO_SOURCE
+
+    @property
+    def changes(self) -> str:
+        """What is not the preset's, as a sentence of a caption; '' if there is none."""
+        return changed_words(self.config, [(self.experiment, m) for m in self.methods])
+
+    @property
+    def origin(self) -> str:
+        """The words of a caption on where all this comes from."""
+        return (
+            f"Preset {self.config.preset}; seed {self.seed}; training steps: {self.steps}. "
+            f"{self.changes}Data: {self.source}."
+        )
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image with detections on it.
+
+    Attributes:
+        image: (H, W) or (H, W, 3), in [0, 1].
+        scene: detections and ground truth.
+        right: (K,) bool, which detections are right.
+    """
+
+    image: NDArray
+    scene: Scene
+    right: NDArray
+
+    @classmethod
+    def of(cls, image: NDArray, scene: Scene, match: Callable[[Scene], Pairs]) -> Panel:
+        """Return a stored (C, H, W) image with detections, right where ``match`` pairs them."""
+        return cls(picture(image), scene, right_detections(scene, match))
 
 
 def save(figure: Figure, stem: Path) -> None:
@@ -50,21 +156,6 @@ def message(name: str, text: str) -> Figure:
     words = f"Figure {name.removeprefix('figure')}: {text}"
     figure.text(0.5, 0.5, textwrap.fill(words, 70), ha="center", va="center", fontsize=11)
     return figure
-
-
-def load_predictions(folder: Path, *needed: str) -> dict[str, NDArray]:
-    """Return the arrays of a run's predictions.npz.
-
-    Raises:
-        MissingResultError: naming the run, if there are none or one that is ``needed`` is not.
-    """
-    path, run = folder / "predictions.npz", "/".join(folder.parts[-3:])
-    if not path.exists():
-        raise MissingResultError(f"{run} has no predictions.npz")
-    stored = read_predictions(path)
-    if lacking := [name for name in needed if name not in stored]:
-        raise MissingResultError(f"{run} stores no {lacking[0]}")
-    return stored
 
 
 def image_rmse(image: NDArray, reconstruction: NDArray) -> float:
@@ -85,13 +176,10 @@ def show(ax: Axes, image: NDArray) -> None:
     ax.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-def add_panel(
-    figure: Figure, left: float, top: float, *, width: float, height: float | None = None
-) -> Axes:
-    """Return new axes ``left`` and ``top`` inches from that corner of a figure; square if alone."""
-    height = width if height is None else height
+def add_panel(figure: Figure, left: float, top: float, side: float) -> Axes:
+    """Return new square axes ``left`` and ``top`` inches from that corner of a figure."""
     W, H = figure.get_size_inches()
-    return figure.add_axes((left / W, 1 - (top + height) / H, width / W, height / H))
+    return figure.add_axes((left / W, 1 - (top + side) / H, side / W, side / H))
 
 
 def draw_box(ax: Axes, box: NDArray, **style: object) -> None:
@@ -101,10 +189,13 @@ def draw_box(ax: Axes, box: NDArray, **style: object) -> None:
     ax.plot([left, right, right, left, left], [top, top, bottom, bottom, top], **style)
 
 
-def draw_truth(ax: Axes, boxes: NDArray) -> None:
-    """Draw (L, 4) true boxes, dashed."""
-    for box in boxes:
+def draw_panel(ax: Axes, one: Panel, texts: Iterable[str], *, size: float = 9) -> None:
+    """Draw an image: truths dashed, detections solid, each with its text in a corner."""
+    show(ax, one.image)
+    for box in one.scene.true_boxes:
         draw_box(ax, box, color=TRUTH, lw=0.9, ls=(0, (3, 2)), alpha=0.8)
+    for box, text, right in zip(one.scene.boxes, texts, one.right, strict=True):
+        draw_detection(ax, box, text, right=right, size=size)
 
 
 def draw_detection(ax: Axes, box: NDArray, text: str, *, right: bool, size: float = 9) -> None:
@@ -120,42 +211,38 @@ def draw_detection(ax: Axes, box: NDArray, text: str, *, right: bool, size: floa
     ax.text(*place, words, va="top", **style)
 
 
-def add_legend(figure: Figure, wrong: str, top: float) -> None:
-    """Say what the boxes' lines mean, ``top`` inches above the bottom of a figure."""
+def add_legend(
+    figure: Figure,
+    wrong: str,
+    top: float,
+    colors: tuple[str, str] = (RIGHT, WRONG),
+    **style: object,
+) -> None:
+    """Say what the lines of right and wrong detections mean, ``top`` inches above the bottom."""
     handles = [
-        Line2D([], [], color=RIGHT, lw=2, label="right"),
-        Line2D([], [], color=WRONG, lw=2, label=wrong),
-        Line2D([], [], color="0.45", lw=1.2, ls=(0, (3, 2)), label="ground truth"),
+        Line2D([], [], color=color, label=label, **{"lw": 2} | style)
+        for color, label in zip(colors, ("right", wrong), strict=True)
     ]
+    handles.append(Line2D([], [], color="0.45", lw=1.2, ls=(0, (3, 2)), label="ground truth"))
     anchor = (0.5, top / figure.get_figheight())
     figure.legend(
         handles=handles, loc="upper center", bbox_to_anchor=anchor, ncols=3, frameon=False
     )
 
 
-def steps_of(config: Config, results: Path, experiment: str, methods: Sequence[str]) -> str:
-    """Return how long methods were trained with the first seed: ``MIST 6,500, Grid 6,500``."""
-    words = []
-    for method in methods:
-        record = read_json(run_folder(results, experiment, method, config.seeds[0]) / "run.json")
-        steps = (record or {}).get("steps")
-        known = f"{steps:,}" if isinstance(steps, int) else "not recorded"
-        words.append(f"{config.methods[method].label} {known}")
-    return ", ".join(words)
+def captioned(caption: str, width: float, height: float) -> tuple[Figure, float]:
+    """Return a new figure with its caption, and how high that is; ``height`` is without it.
 
-
-def source_of(dataset: Path) -> str:
-    """Return where the pictures of the dataset in a folder come from, in words."""
-    manifest = read_json(dataset / "manifest.json") or {}
-    return manifest.get("source", "no manifest, hence not known")
+    All are in inches.
+    """
+    lines = caption_lines(caption, width)
+    below = LINE_HEIGHT * len(lines)
+    figure = Figure(figsize=(width, height + below))
+    bottom = 0.08 / figure.get_figheight()
+    figure.text(0.02, bottom, "\n".join(lines), va="bottom", fontsize=CAPTION_SIZE)
+    return figure, below
 
 
 def caption_lines(caption: str, width: float) -> list[str]:
     """Return a caption in lines for a figure of ``width`` inches."""
     return textwrap.wrap(caption, int(width * LETTERS_PER_INCH), break_on_hyphens=False)
-
-
-def add_caption(figure: Figure, lines: Sequence[str]) -> None:
-    """Write the lines at the bottom of a figure; they are ``LINE_HEIGHT`` inches high each."""
-    bottom = 0.08 / figure.get_figheight()
-    figure.text(0.02, bottom, "\n".join(lines), va="bottom", fontsize=CAPTION_SIZE)

@@ -1,7 +1,4 @@
-"""Figures as PNG and PDF, from stored predictions; equal results give equal files.
-
-Each figure has its module; ``DRAWN`` names them all.
-"""
+"""Figures as PNG and PDF, from stored predictions; equal results give equal files."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from mist_bench.config.keywords import check_names
 from mist_bench.config.schema import Config
 from mist_bench.reporting.figures.figure1_stages import figure1
 from mist_bench.reporting.figures.figure2_reconstructions import figure2
@@ -22,33 +20,18 @@ from mist_bench.reporting.figures.figure7_training import figure7
 from mist_bench.reporting.figures.parts import MissingResultError, message, save
 
 DRAWN: dict[str, Callable[[Config, Path], Figure]] = {
-    "figure1": figure1,
-    "figure2": figure2,
-    "figure3": figure3,
-    "figure4": figure4,
-    "figure5": figure5,
-    "figure6": figure6,
-    "figure7": figure7,
-    "figure8": figure8,
+    draw.__name__: draw
+    for draw in (figure1, figure2, figure3, figure4, figure5, figure6, figure7, figure8)
 }
 
 
 def write_figure(name: str, config: Config, results: Path, out: Path) -> None:
-    """Write {name}.png and {name}.pdf to the folder ``out``.
-
-    A figure whose results are not there is a page that says so.
-
-    Args:
-        name: figure1 ... figure8.
-        config: names experiments, methods, seeds and the preset.
-        results: the preset's folder.
-        out: folder of the figures.
+    """Write {name}.png and {name}.pdf to ``out``: a page that says so if results are missing.
 
     Raises:
-        ValueError: for an unknown figure.
+        ConfigError: for an unknown figure.
     """
-    if name not in DRAWN:
-        raise ValueError(f"no figure {name!r}; known: {', '.join(DRAWN)}")
+    check_names("figure", [name], DRAWN)
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 9, "pdf.fonttype": 42}):
         try:
             figure = DRAWN[name](config, results)

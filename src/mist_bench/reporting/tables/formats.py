@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 
-from mist_bench.reporting.tables.grid import Cell, Grid
+from mist_bench.reporting.tables.grid import Cell, Column, Grid
 
 MARKS = {
     "reproduced": "R",
@@ -14,11 +15,6 @@ MARKS = {
     "not specified": "-",
     "no claim": "-",
 }
-LEGEND = (
-    "Each cell: ours / the paper's (verdict). "
-    "R reproduced, D direction only, N not reproduced, J not judged, - no verdict."
-)
-LEGEND_ALONE = "Each cell: ours alone; the paper has no such table."
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -41,10 +37,13 @@ _LATEX = str.maketrans(
 )
 
 
-def cell_text(cell: Cell | None, *, compared: bool) -> str:
+def row_texts(grid: Grid, cells: Sequence[Cell | str | None]) -> list[str]:
+    """Return the cells of a row, each in one line."""
+    return [cell_text(one, grid.compared) if isinstance(one, Cell) else one or "" for one in cells]
+
+
+def cell_text(cell: Cell, compared: bool) -> str:
     """Return a cell in one line: ours [interval] / the paper's (mark), or ours alone."""
-    if cell is None:
-        return ""
     ours = " ".join(filter(None, [cell.number(cell.ours.mean), cell.interval]))
     if cell.short_verdict == "not run":
         ours = "not run"
@@ -54,23 +53,18 @@ def cell_text(cell: Cell | None, *, compared: bool) -> str:
     return f"{ours} / {cell.number(cell.paper)}{mark}"
 
 
-def legend(grid: Grid) -> str:
-    """Return how to read a cell of the table."""
-    return LEGEND if grid.compared else LEGEND_ALONE
-
-
 def to_markdown(grid: Grid) -> str:
     """Return the table with its caption above and its notes below."""
     headings = [
         f"{column.group}: {column.label}" if column.group else column.label
         for column in grid.columns
     ]
-    lines = [f"**{_markdown(grid.caption)}**", "", legend(grid), ""]
+    lines = [f"**{_markdown(grid.caption)}**", ""]
+    lines += [grid.legend, ""] if grid.legend else []
     lines.append("| " + " | ".join(["", *map(_markdown, headings)]) + " |")
     lines.append("|---|" + "---:|" * len(headings))
     for label, cells in grid.rows:
-        texts = [cell_text(cell, compared=grid.compared) for cell in cells]
-        lines.append("| " + " | ".join([_markdown(label), *texts]) + " |")
+        lines.append("| " + " | ".join(map(_markdown, [label, *row_texts(grid, cells)])) + " |")
     lines += ["", *(f"- {_markdown(note)}" for note in grid.notes), ""]
     return "\n".join(lines)
 
@@ -86,15 +80,15 @@ def to_latex(grid: Grid) -> str:
         r"\toprule",
     ]
     if any(column.group for column in grid.columns):
-        groups = [(name, len(list(one))) for name, one in groupby(c.group for c in grid.columns)]
-        spans = [rf"\multicolumn{{{size}}}{{c}}{{{latex(name)}}}" for name, size in groups]
+        spans = [
+            rf"\multicolumn{{{size}}}{{c}}{{{latex(name)}}}" for name, size in groups(grid.columns)
+        ]
         lines.append(" & ".join(["", *spans]) + r" \\")
     lines.append(" & ".join(["", *(latex(column.label) for column in grid.columns)]) + r" \\")
     lines.append(r"\midrule")
     for label, cells in grid.rows:
-        row = [label, *(cell_text(cell, compared=grid.compared) for cell in cells)]
-        lines.append(" & ".join(map(latex, row)) + r" \\")
-    text = " ".join([grid.caption, legend(grid), *grid.notes])
+        lines.append(" & ".join(map(latex, [label, *row_texts(grid, cells)])) + r" \\")
+    text = " ".join(filter(None, [grid.caption, grid.legend, *grid.notes]))
     lines += [
         r"\bottomrule",
         r"\end{tabular}",
@@ -104,6 +98,11 @@ def to_latex(grid: Grid) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
+    """Return the groups of the columns with their widths, in order."""
+    return [(name, len(list(one))) for name, one in groupby(columns, lambda c: c.group)]
 
 
 def latex(text: str) -> str:

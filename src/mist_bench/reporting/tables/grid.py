@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from mist_bench.reporting.files import Rule
-from mist_bench.reporting.tables.layouts import PAPER_METHODS, Layout, Metric
-from mist_bench.reporting.tables.verdicts import Estimate, rule_in_words
+from mist_bench.reporting.tables.layouts import Layout, Metric
+from mist_bench.reporting.tables.verdicts import SINGLE_RUN, Estimate
 
 NO_VALUE = "no value in"  # how a verdict says that some of the runs lack the metric
 
@@ -17,7 +16,7 @@ class Cell:
     """One number of ours beside the paper's.
 
     Attributes:
-        table: table1 ... table5.
+        table: table1, ....
         experiment: by name.
         method: by name.
         metric: which metric, and the paper's metric it is compared with.
@@ -71,37 +70,33 @@ class Grid:
     """A table ready to print.
 
     Attributes:
-        name: table1 ... table5.
+        name: table1, ..., tuning.
         caption: what it shows, preset, seeds, data.
         columns: headings.
-        rows: (heading, one cell per column, ``None`` where there is nothing to show).
+        rows: (heading, one cell or text per column, ``None`` where there is nothing to show).
         notes: reasons of what is not run and other remarks, one sentence each.
+        legend: how to read a cell.
         compared: whether any of its metrics is one of the paper's.
+        cells: all of them, also those that share a place with another.
     """
 
     name: str
     caption: str
     columns: list[Column]
-    rows: list[tuple[str, list[Cell | None]]]
-    notes: list[str]
-    compared: bool
+    rows: list[tuple[str, list[Cell | str | None]]]
+    notes: list[str] = field(default_factory=list)
+    legend: str = ""
+    compared: bool = False
+    cells: Sequence[Cell] = ()
 
 
-def make_grid(
-    layout: Layout, cells: Sequence[Cell], labels: Mapping[str, str], caption: str, rule: Rule
-) -> Grid:
-    """Return cells in the paper's rows and columns.
-
-    Args:
-        layout: says what a row stands for.
-        cells: of one table.
-        labels: of the config's methods.
-        caption: of the table.
-        rule: printed under the table.
-    """
+def arrange(
+    layout: Layout, cells: Sequence[Cell], labels: Mapping[str, str]
+) -> tuple[list[Column], list[tuple[str, list[Cell | None]]]]:
+    """Return the columns and rows of a table from its cells; ``labels`` are those of methods."""
     names = {
         "experiment": layout.experiments,
-        "method": {c.method: labels.get(c.method) or paper_label(c.method) for c in cells},
+        "method": dict(labels),
         "metric": {metric.label: metric.label for metric in layout.metrics},
         "class": {metric.row: metric.row for metric in layout.metrics},
     }
@@ -126,19 +121,22 @@ def make_grid(
         (label, [by_key.get((row, *key)) for key in keys])
         for row, label in names[layout.rows].items()
     ]
-    metrics = list(dict.fromkeys(metric.paper for metric in layout.metrics if metric.paper))
-    notes = [layout.remark] if layout.remark else []
-    if metrics:
-        notes.append(rule_in_words(rule, metrics))
-    if any(cell.metric.percent and cell.interval for cell in cells):
-        notes.append("Intervals of percentages end at 0% and 100%.")
-    notes += _reasons(cells, names)
-    return Grid(cells[0].table, caption, columns, rows, notes, bool(metrics))
+    return columns, rows
 
 
-def paper_label(method: str) -> str:
-    """Return the paper's label of a method, or its name."""
-    return PAPER_METHODS.get(method, method)
+def reasons(cells: Sequence[Cell], layout: Layout, labels: Mapping[str, str]) -> list[str]:
+    """Return what verdicts say beyond their short form, once per run and reason."""
+    grouped: dict[str, list[str]] = {}
+    for cell in cells:
+        said = cell.verdict.replace(SINGLE_RUN, "")
+        if said == cell.short_verdict or said.startswith("not specified:"):
+            continue
+        who = f"{labels[cell.method]} on {layout.experiments[cell.experiment]}"
+        if NO_VALUE in said:  # of some metrics only
+            who = " ".join(filter(None, [cell.metric.row, cell.metric.label, "of", who]))
+        if who not in grouped.setdefault(said, []):
+            grouped[said].append(who)
+    return [f"{', '.join(who)}: {said}." for said, who in grouped.items()]
 
 
 def _key(cell: Cell, axis: str) -> str:
@@ -148,18 +146,3 @@ def _key(cell: Cell, axis: str) -> str:
     if axis == "class":
         return cell.metric.row
     return "" if axis == "method" and cell.metric.of_data else getattr(cell, axis)
-
-
-def _reasons(cells: Sequence[Cell], names: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Return what verdicts say beyond their short form, once per run and reason."""
-    grouped: dict[str, list[str]] = {}
-    for cell in cells:
-        said = cell.verdict.replace(" (single run)", "")
-        if said == cell.short_verdict or said.startswith("not specified:"):
-            continue
-        who = f"{names['method'][cell.method]} on {names['experiment'][cell.experiment]}"
-        if NO_VALUE in said:  # of some metrics only
-            who = " ".join(filter(None, [cell.metric.row, cell.metric.label, "of", who]))
-        if who not in grouped.setdefault(said, []):
-            grouped[said].append(who)
-    return [f"{', '.join(who)}: {said}." for said, who in grouped.items()]

@@ -1,10 +1,12 @@
-"""What each table of the paper shows, in the paper's order and words."""
+"""What each table shows: those of the paper in its order and words, and one of any experiment."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from mist_bench.config.schema import Config
+from mist_bench.config.targets import table_experiment
 from mist_bench.datasets.photographs.voc import VOC_CLASSES
 
 # labels of methods the paper has, for a config that does not know them yet (design: Names)
@@ -224,6 +226,32 @@ LAYOUTS = {
         ),
     ),
 }
+
+
+def layout_of(name: str, config: Config) -> Layout:
+    """Return what a table shows of a configuration."""
+    experiment = table_experiment(config, name)
+    return generic(config, experiment) if experiment else counted(LAYOUTS[name], config.counting)
+
+
+def generic(config: Config, experiment: str) -> Layout:
+    """Return the table of one experiment: methods by the metrics of the paper's table of its kind.
+
+    It has no value of the paper's, hence no verdict, and counts as the corrected metrics do.
+    """
+    setup = config.experiments[experiment]
+    dataset, remark = config.datasets[setup.dataset], ""
+    if setup.task == "reconstruction":
+        table, names = "table1", ["rmse", "iou50"]
+    elif dataset.background is None:
+        table, names = "table2", ["iou50", "classification", "both"]
+    else:
+        table, names, remark = "table4", ["precision", "recall", "f1", "ap50"], _RIGHT_CENTER
+    metrics = [replace(one, paper="") for one in LAYOUTS[table].metrics if one.name in names]
+    if setup.task == "reconstruction" and len(dataset.params.get("counts", [])) > 1:
+        metrics.append(Metric("count_accuracy", "", "Right number"))
+    title = f"{setup.task.capitalize()} on {setup.dataset}, K = {setup.num_instances}"
+    return Layout(title, {experiment: experiment}, tuple(metrics), "method", remark)
 
 
 def counted(layout: Layout, counting: str) -> Layout:

@@ -1,4 +1,4 @@
-"""Tables 1-5: our cells beside the paper's, as CSV, Markdown and LaTeX."""
+"""Every table as CSV, Markdown and LaTeX: our cells, beside the paper's where it has them."""
 
 from __future__ import annotations
 
@@ -8,30 +8,35 @@ from pathlib import Path
 
 import pandas as pd
 
+from mist_bench.config.keywords import check_names
 from mist_bench.config.schema import Config
-from mist_bench.config.targets import DETAILS, EXTENDED, table_methods
-from mist_bench.reporting.aggregate import changes_of_preset, collect, read_json
+from mist_bench.config.targets import (
+    DETAILS,
+    EXTENDED,
+    SEARCHES,
+    table_experiment,
+    table_methods,
+    tables,
+)
+from mist_bench.reporting.aggregate import NO_SOURCE, changed_words, collect, source_of
 from mist_bench.reporting.files import RESOURCES, Rule, read_paper, read_rule, write_text
 from mist_bench.reporting.tables.claims import claim_line
 from mist_bench.reporting.tables.formats import to_latex, to_markdown
-from mist_bench.reporting.tables.grid import NO_VALUE, Cell, Grid, make_grid
-from mist_bench.reporting.tables.layouts import LAYOUTS, Layout, Metric, counted
-from mist_bench.reporting.tables.verdicts import NO_CLAIM, estimate, judge
+from mist_bench.reporting.tables.grid import NO_VALUE, Cell, Grid, arrange, reasons
+from mist_bench.reporting.tables.layouts import PAPER_METHODS, Layout, Metric, layout_of
+from mist_bench.reporting.tables.searches import FORMATS, search_grid, search_table
+from mist_bench.reporting.tables.verdicts import NO_CLAIM, estimate, judge, rule_in_words
 
 REFERENCE = "mist"  # the method every other one is ordered against
 COLUMNS = [
-    "table",
-    "experiment",
-    "method",
-    "metric",
-    "mean",
-    "ci_low",
-    "ci_high",
-    "n",
-    "paper",
-    "delta",
-    "verdict",
+    *("table", "experiment", "method", "metric", "mean", "ci_low", "ci_high", "n"),
+    *("paper", "delta", "verdict"),
 ]
+LEGEND = (
+    "Each cell: ours / the paper's (verdict). "
+    "R reproduced, D direction only, N not reproduced, J not judged, - no verdict."
+)
+LEGEND_ALONE = "Each cell: ours alone; the paper has no such table."
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,6 @@ class Evidence:
         paper: the paper's numbers, as ``files.read_paper``.
         rule: the rule for verdicts.
         sources: where each experiment's data are from, in words; no key without a manifest.
-        changed: settings that are not the preset's, as ``key: preset's -> ours``.
     """
 
     config: Config
@@ -52,87 +56,91 @@ class Evidence:
     paper: pd.DataFrame
     rule: Rule
     sources: Mapping[str, str]
-    changed: Sequence[str]
 
 
 def write_table(
     name: str, config: Config, results: Path, out: Path, *, resources: Path = RESOURCES
 ) -> None:
-    """Write {name}.csv, {name}.md and {name}.tex to the folder ``out``.
+    """Write one of ``targets.tables`` as {name}.csv, {name}.md and {name}.tex to ``out``.
 
     Args:
-        name: table1 ... table5.
+        name: of the table.
         config: names experiments, methods, seeds and the preset.
         results: the preset's folder.
         out: folder of the tables.
         resources: folder of the paper's numbers and the rule.
 
     Raises:
-        ValueError: for an unknown table.
+        ConfigError: for an unknown table, or a search whose candidates the preset lacks.
     """
-    evidence = gather(config, results, resources)
-    cells = table_cells(name, evidence)
-    grid = table_grid(name, evidence, cells)
-    write_text(out / f"{name}.csv", to_frame(cells).to_csv(index=False, lineterminator="\n"))
-    write_text(out / f"{name}.md", to_markdown(grid))
-    write_text(out / f"{name}.tex", to_latex(grid))
+    check_names("table", [name], tables(config))
+    if name in SEARCHES:
+        frame, style = search_table(name, config, results, resources), FORMATS[name]
+        grid = search_grid(name, config, frame)
+    else:
+        grid, style = make_table(name, gather(config, results, resources)), None
+        frame = to_frame(grid.cells)
+    csv = frame.to_csv(index=False, lineterminator="\n", float_format=style)
+    for kind, text in (("csv", csv), ("md", to_markdown(grid)), ("tex", to_latex(grid))):
+        write_text(out / f"{name}.{kind}", text)
 
 
-def gather(config: Config, results: Path, resources: Path = RESOURCES) -> Evidence:
-    """Return what tables are made from, read once for all of them."""
-    sources = {}
-    for experiment, setup in config.experiments.items():
-        manifest = read_json(results / "datasets" / setup.dataset / "manifest.json")
-        if manifest and manifest.get("source"):
-            features = config.datasets[setup.dataset].features
-            seen = f", seen as features of {features.backbone}" if features else ""
-            sources[experiment] = f"{manifest['source']}{seen}"
-    runs = collect(config, results)
-    rule, changed = read_rule(resources), changes_of_preset(config)
-    return Evidence(config, runs, read_paper(resources), rule, sources, changed)
+def make_table(name: str, evidence: Evidence) -> Grid:
+    """Return one table with its caption and notes.
 
-
-def to_frame(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Return cells as the published CSV: fractions, six decimals, empty where undefined."""
-    rows = [
-        (
-            *(cell.table, cell.experiment, cell.method, cell.metric.name),
-            *(cell.ours.mean, cell.ours.ci_low, cell.ours.ci_high, cell.ours.n),
-            *(cell.paper, cell.delta, cell.verdict),
-        )
-        for cell in cells
-    ]
-    numbers = ["mean", "ci_low", "ci_high", "paper", "delta"]
-    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(numbers, float)).round(6)
-
-
-def table_cells(name: str, evidence: Evidence) -> list[Cell]:
-    """Return the cells of one table, by experiment, method and metric in the paper's order.
-
-    Raises:
-        ValueError: for an unknown table.
+    Its cells are ordered by experiment, method and metric, as the paper has them.
     """
-    if name not in LAYOUTS:
-        raise ValueError(f"no table {name!r}; known: {', '.join(LAYOUTS)}")
-    layout = counted(LAYOUTS[name], evidence.config.counting)
+    config, rule = evidence.config, evidence.rule
+    layout = layout_of(name, config)
     cells = [
         _value_cell(name, experiment, method, metric, evidence)
         for experiment in layout.experiments
         for method in _methods(name, experiment, evidence)
         for metric in layout.metrics
     ]
-    return [
-        cell if cell.verdict else replace(cell, **_compare(cell, cells, evidence)) for cell in cells
+    cells = [
+        one if one.verdict else replace(one, **_compare(one, cells, evidence)) for one in cells
     ]
+    known = PAPER_METHODS | {key: entry.label for key, entry in config.methods.items()}
+    labels = {cell.method: known.get(cell.method, cell.method) for cell in cells}
+    columns, rows = arrange(layout, cells, labels)
+    barred = {one: why for one in layout.experiments if (why := _barred(one, evidence))}
+    metrics = list(dict.fromkeys(metric.paper for metric in layout.metrics if metric.paper))
+    notes = [
+        *(claim_line(claim, cells, barred) for claim in rule.claims.get(name, [])),
+        layout.remark,
+        rule_in_words(rule, metrics) if metrics else "",
+        "Intervals of percentages end at 0% and 100%."
+        if any(cell.metric.percent and cell.interval for cell in cells)
+        else "",
+        *reasons(cells, layout, labels),
+    ]
+    return Grid(
+        name,
+        caption(name, layout, cells, evidence),
+        columns,
+        rows,
+        notes=[note for note in notes if note],
+        legend=LEGEND if metrics else LEGEND_ALONE,
+        compared=bool(metrics),
+        cells=cells,
+    )
 
 
 def _methods(name: str, experiment: str, evidence: Evidence) -> list[str]:
     """Return the paper's methods of an experiment, then those only the config has."""
-    setup = evidence.config.experiments.get(experiment)
-    if name in EXTENDED:
-        return [*EXTENDED[name][1], *(setup.rivals if setup else [])]
-    rows = evidence.paper[["table", "experiment", "method"]].itertuples(index=False, name=None)
+    config = evidence.config
+    setup = config.experiments.get(experiment)
+    rivals = [*setup.rivals, *setup.omitted] if setup else []
     methods = setup.methods if setup else []
+    if table_experiment(config, name):
+        return [*methods, *rivals]
+    if name in EXTENDED:
+        return list(dict.fromkeys([*EXTENDED[name][1], *rivals]))
+    # an omitted method whose own entry names the experiment would be shown; a rival would not
+    omitted = setup.omitted if setup else {}
+    methods = methods + [m for m in omitted if experiment in config.methods[m].experiments]
+    rows = evidence.paper[["table", "experiment", "method"]].itertuples(index=False, name=None)
     return table_methods(rows, DETAILS.get(name, name), experiment, methods)
 
 
@@ -163,7 +171,8 @@ def _value_cell(
     if len(stored) and cell.paper is None:
         return replace(cell, verdict="not specified: a ratio without a denominator")
     setup = evidence.config.experiments.get(experiment)
-    if cell.paper is None and (setup is None or method not in setup.methods + setup.rivals):
+    known = [*setup.methods, *setup.rivals, *setup.omitted] if setup else []
+    if cell.paper is None and method not in known:
         return replace(cell, verdict="not specified: not in the paper")
     return replace(cell, verdict=f"not run: {_why_not(cell, runs, evidence.config)}")
 
@@ -175,6 +184,8 @@ def _why_not(cell: Cell, runs: pd.DataFrame, config: Config) -> str:
     if cell.experiment not in config.experiments:
         return f"not built yet: experiment {cell.experiment}"
     setup = config.experiments[cell.experiment]
+    if cell.method in setup.omitted:
+        return setup.omitted[cell.method]
     if cell.method not in setup.methods + setup.rivals:
         return f"the config does not run {cell.method} in {cell.experiment}"
     return missing_seeds(runs) or f"metrics.json has no {cell.metric.name}"
@@ -240,34 +251,49 @@ def _references(cell: Cell, cells: Sequence[Cell]) -> list[tuple[float, float]]:
     return [(other.ours.mean, other.paper) for other in column]
 
 
-def table_grid(name: str, evidence: Evidence, cells: Sequence[Cell]) -> Grid:
-    """Return a table in the paper's layout, with its caption."""
-    layout = counted(LAYOUTS[name], evidence.config.counting)
-    labels = {key: entry.label for key, entry in evidence.config.methods.items()}
-    grid = make_grid(layout, cells, labels, caption(name, layout, evidence), evidence.rule)
-    reasons = {experiment: _barred(experiment, evidence) for experiment in layout.experiments}
-    barred = {experiment: reason for experiment, reason in reasons.items() if reason}
-    lines = [claim_line(claim, cells, barred) for claim in evidence.rule.claims.get(name, [])]
-    return replace(grid, notes=lines + grid.notes)
-
-
-def caption(name: str, layout: Layout, evidence: Evidence) -> str:
+def caption(name: str, layout: Layout, cells: Sequence[Cell], evidence: Evidence) -> str:
     """Return the caption: what the table shows, preset, seeds and where the data are from."""
+    config = evidence.config
     sources: dict[str, list[str]] = {}
     for experiment, label in layout.experiments.items():
-        if experiment in evidence.config.experiments:
-            source = evidence.sources.get(experiment, "no manifest, hence not known")
+        if experiment in config.experiments:
+            source = evidence.sources.get(experiment, NO_SOURCE)
             sources.setdefault(source, []).append(label)
     data = "; ".join(f"{', '.join(names)}: {source}" for source, names in sources.items())
-    seeds = ", ".join(str(seed) for seed in evidence.config.seeds)
+    changes = changed_words(config, ((cell.experiment, cell.method) for cell in cells))
+    return (
+        f"{heading(name, config)}. {layout.title}. Preset {config.preset}; "
+        f"seeds {', '.join(map(str, config.seeds))} (n = {len(config.seeds)} unless noted). "
+        f"{changes}Data: {data or 'not built yet'}."
+    )
+
+
+def heading(name: str, config: Config) -> str:
+    """Return which table it is, in words."""
+    if experiment := table_experiment(config, name):
+        return f"Experiment {experiment}"
     number = name.removeprefix("table").partition("_")[0]
     which = "extended beyond" if name in EXTENDED or name in DETAILS else "of"
-    more = len(evidence.changed) - 3
-    changed = [*evidence.changed[:3], *([f"{more} more"] if more > 0 else [])]
-    changes = f"Changed from the preset: {', '.join(changed)}. " if changed else ""
-    return (
-        f"Table {number} {which} the paper. {layout.title}. "
-        f"Preset {evidence.config.preset}; seeds {seeds} "
-        f"(n = {len(evidence.config.seeds)} unless noted). {changes}"
-        f"Data: {data or 'not built yet'}."
-    )
+    return f"Table {number} {which} the paper"
+
+
+def gather(config: Config, results: Path, resources: Path = RESOURCES) -> Evidence:
+    """Return what tables are made from, read once for all of them."""
+    named = {name: source_of(config, results, name) for name in config.experiments}
+    sources = {name: source for name, source in named.items() if source}
+    runs, rule = collect(config, results), read_rule(resources)
+    return Evidence(config, runs, read_paper(resources), rule, sources)
+
+
+def to_frame(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Return cells as the published CSV: fractions, six decimals, empty where undefined."""
+    rows = [
+        (
+            *(cell.table, cell.experiment, cell.method, cell.metric.name),
+            *(cell.ours.mean, cell.ours.ci_low, cell.ours.ci_high, cell.ours.n),
+            *(cell.paper, cell.delta, cell.verdict),
+        )
+        for cell in cells
+    ]
+    numbers = ["mean", "ci_low", "ci_high", "paper", "delta"]
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(numbers, float)).round(6)

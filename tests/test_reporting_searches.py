@@ -1,14 +1,21 @@
-"""The tuning table by hand, and that the presets use nothing that was not tried."""
+"""Calibration and tuning by hand, and that the presets use nothing that was not tried."""
 
 import json
+from functools import reduce
 
 import pytest
+from test_reporting_tables import put_run
 
-from mist_bench.cli import main as cli
 from mist_bench.config import resolve as settings
 from mist_bench.config import targets
-from mist_bench.config.resolve import ConfigError
-from mist_bench.reporting.tables.tuning import tuning_table, write_tuning
+from mist_bench.config.keywords import ConfigError
+from mist_bench.reporting.tables.searches import calibration_table, tuning_table
+from mist_bench.reporting.tables.write import write_table
+
+
+@pytest.fixture
+def calibration():
+    return settings.load(targets.SETTINGS, {"preset": "calibration"})
 
 
 @pytest.fixture
@@ -53,26 +60,26 @@ def test_seeds_are_averaged(tuning, tmp_path):
     assert (row.val_score, row.n) == (pytest.approx(0.65), 2)
 
 
-def test_the_file_has_every_candidate(tuning, tmp_path):
-    write_tuning(tuning, tmp_path, tmp_path / "tables" / "tuning.csv")
-    lines = (tmp_path / "tables" / "tuning.csv").read_text().splitlines()
-    candidates = [
-        len(setup.methods) for name, setup in tuning.experiments.items() if name.startswith("tune_")
-    ]
-    assert len(lines) == 1 + sum(candidates)
+def test_the_files_have_every_candidate(tuning, tmp_path):
+    write_table("tuning", tuning, tmp_path, tmp_path)
+    lines = (tmp_path / "tuning.csv").read_text().splitlines()
+    runs = targets.table_runs(tuning, "tuning")
+    assert len(lines) == 1 + len(runs)
     assert "mnist_hard,attention_sampling,entropy_weight,0.001,both,,0,False" in lines
+    shown = (tmp_path / "tuning.md").read_text().splitlines()
+    assert (
+        "| mnist\\_hard | attention\\_sampling | entropy\\_weight | 0.001 | both |  | 0 | False |"
+        in shown
+    )
+    assert "0.001 & both" in (tmp_path / "tuning.tex").read_text()
+    assert targets.table_input("tuning") == "val_metrics.json"
 
 
-def test_the_command_line_writes_it_beside_the_presets_results(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["tuning", "--preset", "tuning"]) == 0
-    assert (tmp_path / "results" / "tuning" / "tables" / "tuning.csv").is_file()
-
-
-def test_a_preset_without_candidates_is_refused(tmp_path):
+@pytest.mark.parametrize("name", targets.SEARCHES)
+def test_a_preset_without_candidates_is_refused(tmp_path, name):
     config = settings.load(targets.SETTINGS, {"preset": "smoke"})
-    with pytest.raises(ConfigError, match="preset=tuning"):
-        tuning_table(config, tmp_path)
+    with pytest.raises(ConfigError, match=f"preset={name}"):
+        write_table(name, config, tmp_path, tmp_path)
 
 
 def test_one_parameter_is_tuned_at_a_time(tmp_path):
@@ -92,7 +99,8 @@ def test_the_presets_use_candidates(tuning, tmp_path, preset):
         if (preset, method) == ("paper", "mist"):
             continue  # its keypoint step is published
         run = settings.run_spec(config, f"{dataset}_classification", method, 0)
-        assert run.params[name] in rows.value.tolist(), (dataset, method)
+        value = reduce(dict.__getitem__, name.split("."), run.params)
+        assert value in rows.value.tolist(), (dataset, method)
 
 
 def test_with_a_background_candidates_are_judged_by_f1(tuning, tmp_path):
@@ -103,3 +111,19 @@ def test_with_a_background_candidates_are_judged_by_f1(tuning, tmp_path):
     assert set(rows.metric) == {"f1"}
     assert rows.val_score.tolist() == [number / 10 for number in range(len(names))]
     assert rows.chosen.tolist() == [False] * (len(names) - 1) + [True]
+
+
+def test_the_candidate_nearest_to_the_papers_supervised_bound_comes_first(calibration, tmp_path):
+    # the paper's Table 2, supervised: 99.6 %, 98.7 %, 98.6 %
+    near = {"iou50": 0.986, "classification": 0.977, "both": 0.956}
+    far = {"iou50": 0.896, "classification": 0.887, "both": 0.886}
+    results = tmp_path / "calibration"
+    put_run(results, "supervised", 0, far, experiment="calibrate_radius_18")
+    put_run(results, "supervised", 0, near, experiment="calibrate_radius_16")
+    table = calibration_table(calibration, results).set_index("experiment")
+    assert table.index[0] == "calibrate_radius_16"
+    assert table.gap.iloc[0] == pytest.approx((0.01 + 0.01 + 0.03) / 3)
+    assert table.gap.iloc[1] == pytest.approx(0.1)
+    assert table.loc["calibrate_radius_16", "radius"] == 16
+    assert table.loc["calibrate_clipped_sum", "composite"] == "clipped_sum"
+    assert table.loc["calibrate_clipped_sum", "n"] == 0
