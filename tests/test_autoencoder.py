@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mist_bench.models.autoencoder import NUDGE, BoxAutoencoder, build_autoencoder
+from mist_bench.models.autoencoder import NUDGE, BoxAutoencoder
 from mist_bench.models.paper import OfficialAutoencoder, OfficialEncoder
 from mist_bench.models.sampler import sample_patches
 from mist_bench.types import Batch
@@ -165,24 +165,3 @@ def test_the_official_auto_encoder_mirrors_the_official_encoder():
         level.register_forward_hook(lambda _, __, out: sides.append(tuple(out.shape[1:3])))
     assert network.decoder(codes).shape == (2, 1, 32, 32)
     assert sides == [(128, 2), (64, 4), (32, 8), (16, 16), (8, 32)]
-
-
-@pytest.mark.parametrize(
-    ("networks", "width", "latents", "patch_size", "words"),
-    [
-        ("official", 8, 128, 24, "patches of 32 px and has 16 latents a channel, got 24 px"),
-        ("official", 8, 64, 32, "got 32 px and 64 latents for 8 channels"),
-        ("tiny", 8, 64, 32, "networks must be compact or official, got 'tiny'"),
-    ],
-)
-def test_what_the_networks_cannot_take_is_refused(networks, width, latents, patch_size, words):
-    with pytest.raises(ValueError, match=words):
-        build_autoencoder(
-            1,
-            networks=networks,
-            width=width,
-            latents=latents,
-            patch_size=patch_size,
-            extent=24.0,
-            signed=False,
-        )

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from conftest import configuration
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet34
 
 from mist_bench.backbones import efficientnet_lite, resnet
 from mist_bench.backbones.normalization import Normalized
-from mist_bench.config import resolve as settings
-from mist_bench.config import targets
 
 PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1)}
 
@@ -31,7 +30,7 @@ def weights(tmp_path_factory):
 
 
 def test_the_configuration_speaks_of_the_networks_there_are(lite, weights):
-    config = settings.load(targets.SETTINGS, {"preset": "cpu"})
+    config = configuration("cpu")
     networks = {
         "efficientnet_lite0": lite,
         "resnet34": resnet.build(weights=str(weights[0]), **PLAIN),
@@ -134,7 +133,7 @@ def test_the_windows_of_cells_are_centered_where_strides_and_padding_say():
 
 def test_trained_features_respond_near_the_center_of_their_own_pixels(lite):
     """Trained weights lean against the padding: 9.5 px, not 15; ``origin`` is the tile's center."""
-    entry = settings.load(targets.SETTINGS, {"preset": "cpu"}).backbones["efficientnet_lite0"]
+    entry = configuration("cpu").backbones["efficientnet_lite0"]
     torch.manual_seed(0)
     found = response(
         Normalized(lite.network, [0.498] * 3, [0.502] * 3), torch.rand(4, 3, 224, 224), 6

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mist_bench.bench import plots, records, scaling, specs, stages, steps, timing
+from mist_bench.bench import cases, plots, records, scaling, stages, steps, timing
 from mist_bench.bench.cases import made_up, made_up_predictions
-from mist_bench.bench.records import Row, rows_text, spread, write_rows
-from mist_bench.bench.runner import run
+from mist_bench.bench.records import Row, spread
+from mist_bench.bench.runner import rows_text, run, write_rows
 from mist_bench.bench.timing import Case
 from mist_bench.cli import main as cli
 from mist_bench.config import resolve as settings
@@ -26,7 +26,7 @@ SMALL = {"detector": {"channels": 4}, "classifier": {"channels": 2}}
 
 def small_spec(preset, **params):
     """Return a preset's MIST on images of 48 px, with networks of a few channels."""
-    spec = specs.read_spec(preset, HARD, "mist")[1]
+    spec = cases.read_spec(preset, HARD, "mist")[1]
     training = spec.training.model_copy(update={"batch_size": 2})
     params = merge(merge(spec.params, SMALL), params)
     return spec.model_copy(update={"task": TINY, "params": params, "training": training})
@@ -35,7 +35,7 @@ def small_spec(preset, **params):
 @pytest.fixture
 def tiny_presets(monkeypatch):
     """Every preset is read with its sizes cut down; the slow instruments are replaced."""
-    original = specs.read_spec
+    original = cases.read_spec
     small = {name: small_spec(name) for name in ("smoke", "cpu", "paper")}
 
     def read_spec(preset, experiment, method):
@@ -46,7 +46,7 @@ def tiny_presets(monkeypatch):
         run()
         return 1.0
 
-    for module in (specs, stages, steps, scaling):
+    for module in (cases, stages, steps, scaling):
         monkeypatch.setattr(module, "read_spec", read_spec)
     for module in (stages, scaling):
         monkeypatch.setattr(module, "memory_growth", memory_growth)
@@ -239,12 +239,12 @@ def test_repeats_are_a_positive_number(capsys, repeats):
 
 
 def test_a_variant_changes_one_key():
-    spec = specs.read_spec("cpu", HARD, "mist")[1]
-    changed = specs.variant("detector.stride=2", spec)
+    spec = cases.read_spec("cpu", HARD, "mist")[1]
+    changed = cases.variant("detector.stride=2", spec)
     assert changed.params["detector"] == {**spec.params["detector"], "stride": 2}
     assert changed.params | {"detector": None} == spec.params | {"detector": None}
-    assert specs.variant("keypoints.lr=1e-3", spec).params["keypoints"]["lr"] == 0.001
-    assert specs.variant("keypoints.clip=null", spec).params["keypoints"]["clip"] is None
+    assert cases.variant("keypoints.lr=1e-3", spec).params["keypoints"]["lr"] == 0.001
+    assert cases.variant("keypoints.clip=null", spec).params["keypoints"]["clip"] is None
 
 
 def test_the_options_are_those_of_the_benchmarks(tmp_path, monkeypatch, capsys):

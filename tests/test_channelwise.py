@@ -62,7 +62,7 @@ def test_the_temperature_divides_the_heatmap(channelwise, monkeypatch):
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_the_task_loss_reaches_the_heatmap_network(channelwise, mirror):
-    method = channelwise(mirror=mirror, lr_task=0.0).train()
+    method = channelwise(mirror=mirror, adam={"lr_task": 0}).train()
     before = [one.detach().clone() for one in method.network.parameters()]
     fixed = [one.detach().clone() for one in method.head.parameters()]
     assert set(method.train_step(batch_of(4))) == {"loss"}
@@ -99,7 +99,7 @@ def test_boxes_of_reflections_are_reflected_back(channelwise, monkeypatch):
 
 def test_the_loss_falls_on_a_few_images(channelwise):
     rates = {"lr_detector": 1e-2, "lr_task": 1e-2}
-    method, batch = channelwise(seed=1, classifier_channels=8, **rates).train(), batch_of(8)
+    method, batch = channelwise(seed=1, classifier={"channels": 8}, adam=rates).train(), batch_of(8)
     losses = [method.train_step(batch)["loss"] for _ in range(40)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 

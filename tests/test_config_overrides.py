@@ -118,8 +118,8 @@ def test_a_key_of_the_preset_that_is_no_mapping_is_named():
             {"experiments": {HARD: {"rivals": ["lapsum", "lapsum"]}}},
             rf"^experiments\.{HARD}\.rivals: 'lapsum' is listed twice",
         ),
-        ({"datasets": 3}, r"^datasets: .*object \(got 3\)$"),
-        ({"datasets": 3, "mnist_3": {"radius": 4}}, r"^datasets: .*object \(got 3\)$"),
+        ({"datasets": 3}, r"^datasets: .*mapping \(got 3\)$"),
+        ({"datasets": 3, "mnist_3": {"radius": 4}}, r"^datasets: .*mapping \(got 3\)$"),
         (
             {"pascal_coco": {"root": ["a", "b"]}},
             r"^datasets\.pascal_coco\.params\.root: .*\(got \['a', 'b'\]\)$",

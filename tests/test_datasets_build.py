@@ -266,9 +266,12 @@ def test_float_images_and_no_images_are_valid(tmp_path):
     [
         ({"images": np.zeros((2, 4, 4), np.uint8)}, r"images must be \(N, C, H, W\)"),
         ({"images": np.zeros((2, 1, 4, 4))}, "images must be .* got .* float64"),
-        ({"images": np.zeros((3, 1, 4, 4), np.uint8)}, r"counts must be \(3,\), got \(2,\)"),
+        (
+            {"images": np.zeros((3, 1, 4, 4), np.uint8)},
+            r"counts must be \(3,\) int64, got \(2,\)",
+        ),
         ({"counts": np.array([1, 3])}, "counts must be in 0..2, got 1..3"),
-        ({"counts": np.array([1.0, 2.0])}, "counts must be int64, got float64"),
+        ({"counts": np.array([1.0, 2.0])}, r"counts must be \(2,\) int64, got \(2,\) float64"),
         ({"labels": np.array([[0, -1], [3, -1]])}, "labels must be >= 0 up to the count"),
         ({"labels": np.array([[0, 0], [3, 0]])}, "labels must be >= 0 up to the count"),
         ({"boxes": np.zeros((2, 2, 4), np.float32)}, "boxes must have a size"),

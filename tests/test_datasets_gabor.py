@@ -63,11 +63,6 @@ def test_synthesis_equals_a_sum_of_kernels():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_chunks_do_not_change_images():
-    long, short = split(size=300, canvas=24), split(size=257, canvas=24)
-    np.testing.assert_array_equal(long["images"][:257], short["images"])
-
-
 def test_variance_of_the_noise_is_that_of_the_formula():
     # only the middle: near the edge, fewer kernels overlap
     for a, f0 in ((0.08, 1 / 12), (0.08, 0.02)):

@@ -123,7 +123,7 @@ def test_a_bad_prediction_is_named_with_its_file_and_leaves_nothing(spec, data, 
     [
         ("counts", np.array([2]), r"counts must be \(2,\)"),
         ("counts", np.array([2, 4]), r"counts must be in 0..3, got 2..4"),
-        ("scores", np.zeros(2), r"scores must be \(2, Kmax\)"),
+        ("scores", np.zeros(2), r"scores must be \(2, 2\)"),
         ("boxes", np.zeros((2, 3)), r"boxes must be \(2, 3, 4\), got \(2, 3\)"),
         ("boxes", np.full((2, 3, 4), np.nan), "boxes must be finite, 16 of 16 values are not"),
         ("boxes", np.full((2, 3, 4), -1.0), "boxes must have sizes >= 0"),

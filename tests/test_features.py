@@ -13,7 +13,7 @@ from torch import nn
 from mist_bench.config.schema import Backbone, FeatureSpec
 from mist_bench.datasets.files import Split, load_manifest, load_split, save_manifest, save_split
 from mist_bench.evaluation.metrics import evaluate
-from mist_bench.run.features import Draws, build_features, check_size, masked, state_digest
+from mist_bench.run.features import augmented, build_features, check_size, masked, state_digest
 
 SIZE, STRIDE = 8, 4
 
@@ -214,23 +214,25 @@ def test_a_mask_of_the_official_code_is_a_rectangle():
 
 def test_the_shape_of_masks_is_the_specifications(spec, data):
     square = spec.model_copy(update={"mask": (0.2, 0.6), "flip": 0.0})
-    shapes = {}
+    image, shapes = load_split(data, "train")["images"][0], {}
     for shape in ("square", "rectangle"):
-        draws = Draws(square.model_copy(update={"mask_shape": shape}), load_split(data, "train"), 0)
-        shapes[shape] = [draws.image(0, draw)[0] for draw in range(8)]
+        of_shape = square.model_copy(update={"mask_shape": shape})
+        shapes[shape] = [augmented(of_shape, image, 0, draw)[0] for draw in range(8)]
     assert any((a != b).any() for a, b in zip(*shapes.values(), strict=True))
     rng = np.random.default_rng([spec.seed, 0, 0, 3])
     rng.random()
-    image = load_split(data, "train")["images"][0]
     assert (shapes["rectangle"][3] == masked(image, (0.2, 0.6), rng, square=False)).all()
 
 
 def test_every_draw_has_its_own_randomness(spec, data):
     masks = spec.model_copy(update={"mask": (0.2, 0.6)})
-    draws = Draws(masks, load_split(data, "train"), 0)
-    versions = {draws.image(i, draw)[0].tobytes() for i in range(5) for draw in range(3)}
-    assert len(versions) == 15
-    assert draws.image(2, 1)[0].tobytes() == draws.image(2, 1)[0].tobytes()
+    images = load_split(data, "train")["images"]
+
+    def version(i, draw):
+        return augmented(masks, images[i], i, draw)[0].tobytes()
+
+    assert len({version(i, draw) for i in range(5) for draw in range(3)}) == 15
+    assert version(2, 1) == version(2, 1)
 
 
 def test_predictions_come_back_in_pixels(out, tiny_spec, tmp_path, monkeypatch):

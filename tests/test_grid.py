@@ -1,23 +1,21 @@
 """Grid: where its cells are, and that they explain the whole image."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from conftest import run_of
 
-from mist_bench.baselines.grid import build, cell_side, grid_boxes
-from mist_bench.config import resolve as settings
-from mist_bench.config import targets
+from mist_bench.baselines.grid import build, cell_side, check, grid_boxes
 from mist_bench.models.sampler import paste_patches, sample_patches
+from mist_bench.models.specs import AdamSpec, EncoderSpec
 from mist_bench.types import Batch, TaskSpec
 
-PARAMS = {
-    "networks": "compact",
-    "autoencoder_width": 8,
-    "latents": 4,
-    "patch_size": 8,
-    "signed": False,
-    "lr": 5e-3,
-    "betas": (0.9, 0.99),
-}
+
+def small(size=(1, 24, 24), patch_size=8):
+    """Return the grid of nine cells with a small auto-encoder."""
+    code = EncoderSpec(width=8, latents=4, patch_size=patch_size)
+    return build(task(size=size), autoencoder=code, adam=AdamSpec(lr=5e-3))
 
 
 def task(num_instances=9, size=(1, 24, 24)):
@@ -34,7 +32,7 @@ def test_cells_tile_the_image():
 
 def test_a_sample_per_pixel_copies_every_pixel():
     images = torch.rand(2, 1, 26, 26)
-    grid = build(task(size=(1, 26, 26)), **PARAMS | {"patch_size": 9}).eval()
+    grid = small((1, 26, 26), 9).eval()
     squares = grid.boxes.expand(2, -1, -1).clone()
     squares[..., 2:] = grid.head.extent
     assert torch.equal(grid.head.centers(squares), squares[..., :2])
@@ -44,7 +42,7 @@ def test_a_sample_per_pixel_copies_every_pixel():
 
 @pytest.mark.parametrize("patch_size", [4, 7, 8, 9])
 def test_patches_of_ones_cover_every_pixel_once(patch_size):
-    grid = build(task(size=(1, 26, 26)), **PARAMS | {"patch_size": patch_size})
+    grid = small((1, 26, 26), patch_size)
     squares = grid.boxes.clone()
     squares[:, 2:] = grid.head.extent
     ones = torch.ones(1, 9, 1, patch_size, patch_size)
@@ -55,19 +53,19 @@ def test_patches_of_ones_cover_every_pixel_once(patch_size):
 
 
 def test_the_cpu_preset_has_a_sample_per_pixel():
-    params = settings.load(targets.SETTINGS, {"preset": "cpu"}).methods["grid"].params
-    assert params["reconstruction"]["patch_size"] == cell_side(80, 3) == 27
+    spec = run_of("grid", "mnist_hard_reconstruction", preset="cpu")
+    assert spec.params["autoencoder"]["patch_size"] == cell_side(80, 3) == 27
 
 
 def test_its_boxes_are_those_of_every_method():
-    grid = build(task(), **PARAMS)
+    grid = small()
     assert grid.boxes[:, 2:].unique().tolist() == [6]
     assert grid.supervision == "none"
 
 
 def test_the_loss_falls_on_a_few_images():
     torch.manual_seed(0)
-    grid = build(task(), **PARAMS)
+    grid = small()
     images = torch.nn.functional.avg_pool2d(torch.rand(8, 1, 24, 24), 5, 1, 2)
     losses = [grid.train_step(Batch(images))["loss"] for _ in range(60)]
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
@@ -83,4 +81,9 @@ def test_the_loss_falls_on_a_few_images():
 )
 def test_what_is_no_grid_is_refused(num_instances, size, words):
     with pytest.raises(ValueError, match=words):
-        build(task(num_instances, size), **PARAMS)
+        check(task(num_instances, size))
+
+
+def test_it_has_no_classes():
+    with pytest.raises(ValueError, match="reconstruction only, not classification"):
+        check(replace(task(), kind="classification"))

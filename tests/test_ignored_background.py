@@ -2,19 +2,18 @@
 
 import pytest
 import torch
+from conftest import run_of
 
-from mist_bench import mist
-from mist_bench.config import resolve as settings
-from mist_bench.config import targets
 from mist_bench.models.selection import gaussian_heatmap
+from mist_bench.run.method import build_method
 from mist_bench.types import Batch
 
-NAME = "pascal_coco_classification"
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
 def run():
-    return settings.run_spec(settings.load(targets.SETTINGS, {"preset": "smoke"}), NAME, "mist", 0)
+    return run_of("mist", "pascal_coco_classification")
 
 
 def test_heights_are_the_peaks_of_g():
@@ -27,8 +26,7 @@ def test_heights_are_the_peaks_of_g():
 
 
 def test_presence_is_what_background_leaves(run):
-    torch.manual_seed(0)
-    method = mist.build(run.task, **run.params).eval()
+    method = build_method(run, CPU).eval()
     images, boxes = torch.randn(2, 112, 14, 14), torch.tensor([[[5.0, 6, 7, 7], [9, 9, 7, 7]]] * 2)
     expected = method.head(images, boxes)[..., 1:].sum(-1)
     torch.testing.assert_close(method.head.presence(0, images, boxes), expected)
@@ -37,8 +35,8 @@ def test_presence_is_what_background_leaves(run):
 @pytest.mark.parametrize("certain", [True, False])
 def test_a_detector_learns_from_what_is_no_background(run, certain):
     """With a classifier that sees background everywhere, G is empty and maxima go down."""
-    torch.manual_seed(0)
-    method = mist.build(run.task, **{**run.params, "ignore_background": True})
+    method = build_method(run, CPU)
+    assert run.params["ignore_background"]
     with torch.no_grad():
         method.head.network.logits.bias[0] = 50 if certain else -50
     seen = []
@@ -48,16 +46,3 @@ def test_a_detector_learns_from_what_is_no_background(run, certain):
     method.train_step(Batch(torch.randn(2, 112, 14, 14), [torch.tensor([0, 3])] * 2))
     expected = torch.zeros(2, 2) if certain else torch.ones(2, 2)
     torch.testing.assert_close(seen[0], expected)
-
-
-@pytest.mark.parametrize("change", [{"target_sigma": 0}, {"scales": [1.0, 1.4]}])
-def test_what_cannot_be_ignored_is_refused(run, change):
-    with pytest.raises(ValueError, match="ignore_background needs a task with a background"):
-        mist.build(run.task, **{**run.params, "ignore_background": True, **change})
-
-
-def test_tasks_without_background_have_nothing_to_ignore(run):
-    digits = settings.load(targets.SETTINGS, {"preset": "smoke"})
-    other = settings.run_spec(digits, "mnist_hard_classification", "mist", 0)
-    with pytest.raises(ValueError, match="ignore_background needs"):
-        mist.build(other.task, **{**other.params, "ignore_background": True})

@@ -1,4 +1,4 @@
-"""The keypoint step: by hand, against finite differences, and apart from the rest of its batch."""
+"""The keypoint step: by hand, against finite differences, apart from its batch, and cooling."""
 
 import pytest
 import torch
@@ -7,6 +7,9 @@ from torch import nn
 
 from mist_bench.models.heads import classification_loss, label_histogram
 from mist_bench.models.keypoint_step import KeypointStep
+from mist_bench.models.specs import KeypointSpec
+from mist_bench.run.method import build_method
+from mist_bench.run.training import remember_learning_rates, scale_learning_rates
 
 ORDERS = ("joint", "x_tau_eta", "tau_x_eta")
 
@@ -35,25 +38,26 @@ def test_the_keypoint_step_changes_no_weights(tiny_mist):
 def test_a_keypoint_step_by_hand(lr, clip, penalty, expected):
     boxes, start = torch.tensor([[[10.0, 20, 8, 8]]]), torch.tensor([[[9.0, 22, 8, 8]]])
     grad = torch.tensor([[[3.0, -4, 99, 99]]])
-    moved = KeypointStep(lr, clip, steps=1, penalty=penalty).move(boxes, start, grad)
+    spec = KeypointSpec(lr=lr, clip=clip, penalty=penalty)
+    moved = KeypointStep(spec).move(boxes, start, grad)
     torch.testing.assert_close(moved, torch.tensor([[[*expected, 8.0, 8.0]]]))
 
 
 def test_a_step_without_a_limit_is_as_long_as_its_gradient():
     boxes, grad = torch.tensor([[[10.0, 20, 8, 8]]]), torch.tensor([[[1e30, 0, 0, 0]]])
-    moved = KeypointStep(1, None, steps=1, penalty=0).move(boxes, boxes, grad)
+    moved = KeypointStep(KeypointSpec(lr=1, clip=None)).move(boxes, boxes, grad)
     assert moved.tolist() == [[[pytest.approx(-1e30), 20, 8, 8]]]
 
 
 def test_a_box_without_gradient_stays():
     boxes = torch.tensor([[[10.0, 20, 8, 8]]])
-    assert KeypointStep(3000, 3, 1, 0).move(boxes, boxes, torch.zeros(1, 1, 4)).equal(boxes)
+    assert KeypointStep(KeypointSpec()).move(boxes, boxes, torch.zeros(1, 1, 4)).equal(boxes)
 
 
 def test_several_keypoint_steps_follow_each_other(tiny_mist):
     batch = batch_of(4)
-    once = tiny_mist(order="x_tau_eta", keypoint_steps=1)
-    twice = tiny_mist(order="x_tau_eta", keypoint_steps=2)
+    once = tiny_mist(keypoints={"order": "x_tau_eta", "steps": 1})
+    twice = tiny_mist(keypoints={"order": "x_tau_eta", "steps": 2})
     images, start, labels = inputs(once, batch)
     moved = once.update_keypoints(images, once.update_keypoints(images, start, labels), labels)
     torch.testing.assert_close(twice.update_keypoints(images, start, labels), moved)
@@ -81,7 +85,7 @@ def smooth(method):
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_the_keypoint_step_is_the_gradient_by_finite_differences(tiny_mist, size):
-    method = smooth(tiny_mist(order="x_tau_eta", keypoint_lr=1.0, keypoint_clip=1e6))
+    method = smooth(tiny_mist(keypoints={"order": "x_tau_eta", "lr": 1, "clip": 1e6}))
     batch = batch_of(size)
     images = torch.nn.functional.avg_pool2d(batch.images.double(), 5, 1, 2)
     labels = label_histogram(batch.labels, 3).double()
@@ -105,7 +109,7 @@ def test_the_keypoint_step_does_not_depend_on_the_batch_size(tiny_mist, monkeypa
     """Also in the joint order, whose loss is the mean of the batch."""
     moved = {}
     for size in (1, 4):
-        method = tiny_mist(order=order, mirror=False, shift=0, lr_task=0.0)
+        method = tiny_mist(keypoints={"order": order}, mirror=False, shift=0, adam={"lr_task": 0})
         method.head.eval()  # batch norm would let images see each other
         method.detector.eval()
         calls = Recorder(method, monkeypatch)
@@ -115,9 +119,42 @@ def test_the_keypoint_step_does_not_depend_on_the_batch_size(tiny_mist, monkeypa
 
 
 def test_a_keypoint_moves_as_far_as_its_limit_or_not_at_all(tiny_mist):
-    method = tiny_mist(order="x_tau_eta", keypoint_lr=1e9, keypoint_clip=2.0)
+    method = tiny_mist(keypoints={"order": "x_tau_eta", "lr": 1e9, "clip": 2})
     images, start, labels = inputs(method, batch_of(8))
     shift = (method.update_keypoints(images, start, labels) - start)[..., :2].norm(dim=-1)
     empty = shift == 0  # a patch without ink pulls nowhere
     assert 0 < empty.sum() < 16
     torch.testing.assert_close(shift[~empty], torch.full_like(shift[~empty], 2.0))
+
+
+def test_the_limit_shrinks_and_short_steps_stay():
+    step = KeypointStep(KeypointSpec(lr=10, clip=2, decay=True))
+    boxes = torch.zeros(1, 2, 4)
+    grad = torch.tensor([[[1.0, 0, 0, 0], [0, 0.01, 0, 0]]])
+    whole, half = (step.move(boxes, boxes, grad, cooling)[0, :, :2] for cooling in (1, 0.5))
+    torch.testing.assert_close(whole, torch.tensor([[-2.0, 0], [0, -0.1]]))
+    torch.testing.assert_close(half, torch.tensor([[-1.0, 0], [0, -0.1]]))
+
+
+@pytest.mark.parametrize(("decay", "expected"), [(True, [1, 0.25, 1]), (False, [1, 1, 1])])
+def test_it_follows_the_learning_rate(tiny_spec, decay, expected):
+    method = build_method(tiny_spec(params={"keypoints": {"decay": decay}}), torch.device("cpu"))
+    remember_learning_rates(method.optimizers)
+    found = []
+    for factor in (1.0, 0.25, 1.0):
+        scale_learning_rates(method.optimizers, factor)
+        found.append(method.cooling())
+    assert found == pytest.approx(expected)
+
+
+def test_a_method_without_a_loop_takes_whole_steps(tiny_spec):
+    method = build_method(tiny_spec(params={"keypoints": {"decay": True}}), torch.device("cpu"))
+    assert method.cooling() == 1
+
+
+def test_a_patch_without_a_gradient_stays_when_all_is_cold():
+    boxes = torch.rand(1, 2, 4)
+    moved = KeypointStep(KeypointSpec(lr=10, clip=2, decay=True)).move(
+        boxes, boxes, torch.zeros(1, 2, 4), 0.0
+    )
+    assert torch.equal(moved, boxes)

@@ -8,11 +8,14 @@ from mist_bench import mist
 from mist_bench.models import views
 from mist_bench.models.heads import label_histogram
 from mist_bench.models.keypoint_step import KeypointStep
+from mist_bench.models.specs import AutoencoderSpec, DetectorSpec, OfficialSpec
 from mist_bench.run.batches import make_batch
 from mist_bench.run.method import build_method
 from mist_bench.types import TaskSpec
 
 CPU = torch.device("cpu")
+POINTS = DetectorSpec(target_sigma=0, offset_kernel=1)
+PAPER = DetectorSpec(networks="official", stride=1)
 
 
 def batch_of(size):
@@ -45,7 +48,7 @@ def test_the_task_step_changes_the_classifier_only(tiny_mist):
 
 def test_the_heatmap_step_changes_the_detector_only(tiny_mist):
     # without learning rate for tau, all that changes weights is the last stage
-    method = tiny_mist(lr_task=0.0)
+    method = tiny_mist(adam={"lr_task": 0})
     before = copies(method.head), copies(method.detector)
     method.train_step(batch_of(4))
     assert not changed(method.head, before[0])
@@ -86,14 +89,14 @@ class Recorder:
     ],
 )
 def test_the_stages_run_in_the_stated_order(tiny_mist, monkeypatch, order, stages):
-    method = tiny_mist(order=order, mirror=False, shift=0)
+    method = tiny_mist(keypoints={"order": order}, mirror=False, shift=0)
     calls = Recorder(method, monkeypatch)
     method.train_step(batch_of(4))
     assert calls.names == stages
 
 
 def test_the_classifier_learns_at_the_moved_boxes_in_the_official_order(tiny_mist, monkeypatch):
-    method = tiny_mist(order="x_tau_eta", mirror=False, shift=0)
+    method = tiny_mist(keypoints={"order": "x_tau_eta"}, mirror=False, shift=0)
     calls = Recorder(method, monkeypatch)
     method.train_step(batch_of(4))
     (_, _, moved), (_, task, _), (_, eta, _) = calls.calls
@@ -102,7 +105,7 @@ def test_the_classifier_learns_at_the_moved_boxes_in_the_official_order(tiny_mis
 
 
 def test_the_classifier_learns_at_the_extracted_boxes_in_algorithm_1(tiny_mist, monkeypatch):
-    method = tiny_mist(order="tau_x_eta", mirror=False, shift=0)
+    method = tiny_mist(keypoints={"order": "tau_x_eta"}, mirror=False, shift=0)
     calls = Recorder(method, monkeypatch)
     method.train_step(batch_of(4))
     (_, task, _), (_, keypoints, moved), (_, eta, _) = calls.calls
@@ -182,7 +185,7 @@ def test_keypoints_are_found_in_the_image_and_learned_in_a_shifted_view(tiny_mis
 
 @pytest.mark.parametrize("order", ["joint", "x_tau_eta", "tau_x_eta"])
 def test_moved_boxes_are_learned_where_the_view_has_them(tiny_mist, monkeypatch, order):
-    method, batch = tiny_mist(order=order, mirror=True, shift=2), batch_of(8)
+    method, batch = tiny_mist(keypoints={"order": order}, mirror=True, shift=2), batch_of(8)
     seen, made, moves = [], [], []
 
     class Kept(views.View):
@@ -207,11 +210,6 @@ def test_moved_boxes_are_learned_where_the_view_has_them(tiny_mist, monkeypatch,
     assert not seen[1].equal(seen[0])
     (heatmap_loss,) = [arguments for name, arguments, _ in calls.calls if name == "loss"]
     assert heatmap_loss[2].equal(view.boxes(moves[-1]))
-
-
-def test_a_negative_shift_is_refused(tiny_mist):
-    with pytest.raises(ValueError, match="shift must be 0 px or more, got -1"):
-        tiny_mist(shift=-1)
 
 
 def test_images_that_are_explained_weigh_more(tiny_mist, monkeypatch):
@@ -247,7 +245,7 @@ def test_predictions_do_not_depend_on_the_batch(tiny_mist):
 
 def test_the_losses_fall_on_a_few_images(tiny_mist):
     rates = {"lr_detector": 5e-3, "lr_task": 5e-3}
-    method, batch = tiny_mist(seed=1, classifier_channels=8, **rates), batch_of(8)
+    method, batch = tiny_mist(seed=1, classifier={"channels": 8}, adam=rates), batch_of(8)
     torch.manual_seed(0)
     rows = [method.train_step(batch) for _ in range(60)]
     assert set(rows[0]) == {"loss", "heatmap_loss", "offset_loss", "keypoint_shift"}
@@ -259,13 +257,43 @@ def test_the_losses_fall_on_a_few_images(tiny_mist):
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"order": "eta_first"}, "order must be x_tau_eta, tau_x_eta or joint, got 'eta_first'"),
-        ({"order": "joint", "keypoint_steps": 2}, "the joint order makes 1 keypoint step, got 2"),
+        ({"ignore_background": True}, "needs a task with a background"),
+        ({"ignore_background": True, "background": 0, "detector": POINTS}, "target_sigma > 0"),
+        ({"ignore_background": True, "background": 0, "scales": (0.5, 1.0)}, "one scale"),
+        ({"full_contribution": 0.5, "scales": (0.5, 1.0)}, "full_contribution needs .* one scale"),
+        ({"full_contribution": 1, "detector": POINTS}, "full_contribution needs target_sigma > 0"),
+        ({"kind": "reconstruction", "scales": (0.5, 1.0)}, "whole_pixels needs one scale"),
+        ({"official": OfficialSpec()}, "needs gray images and networks official"),
+        ({"official": OfficialSpec(), "detector": PAPER, "channels": 3}, "needs gray images"),
     ],
 )
-def test_contradictory_parameters_are_refused(tiny_mist, params, words):
+def test_values_that_exclude_each_other_are_refused(params, words):
+    given = {
+        "detector": DetectorSpec(),
+        "scales": (1.0,),
+        "autoencoder": AutoencoderSpec(),
+        "ignore_background": False,
+        "full_contribution": None,
+        "official": None,
+    } | params
+    task = TaskSpec(
+        kind=given.pop("kind", "classification"),
+        image_size=(given.pop("channels", 1), 24, 24),
+        num_instances=2,
+        num_classes=3,
+        box_size=8.0,
+        background=given.pop("background", None),
+    )
     with pytest.raises(ValueError, match=words):
-        tiny_mist(**params)
+        mist.check(task, **given)
+
+
+def test_values_that_fit_the_task_are_taken():
+    task = TaskSpec("classification", (1, 24, 24), 2, 3, 8.0, background=0)
+    given = {"detector": PAPER, "scales": (1.0,), "autoencoder": AutoencoderSpec()}
+    mist.check(
+        task, **given, ignore_background=True, full_contribution=0.5, official=OfficialSpec()
+    )
 
 
 def test_more_patches_than_cells_are_refused(tiny_spec):

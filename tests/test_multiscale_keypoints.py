@@ -11,6 +11,7 @@ from mist_bench.models.autoencoder import BoxAutoencoder
 from mist_bench.models.detector import Detector
 from mist_bench.models.keypoint_step import KeypointStep
 from mist_bench.models.multiscale import MultiscaleDetector
+from mist_bench.models.specs import DetectorSpec, KeypointSpec
 from mist_bench.run.batches import make_batch
 from mist_bench.run.method import build_method
 
@@ -39,7 +40,9 @@ def test_a_keypoint_step_over_scale_by_hand(clip, penalty, edge):
     ratio = 1 if clip is None else clip / math.sqrt(6**2 + 8**2 + 6**2)
     edge = edge if clip is None else 6 * ratio
     side = 8 * math.exp(-2 * edge / 8)  # log-scale, equal to 8 - 2 * edge for small steps
-    moved = KeypointStep(2.0, clip, 1, penalty, sides=(1e-3, 99.0)).move(boxes, start, grad)
+    moved = KeypointStep(KeypointSpec(lr=2, clip=clip, penalty=penalty), sides=(1e-3, 99.0)).move(
+        boxes, start, grad
+    )
     expected = torch.tensor([[[10 - 6 * ratio, 20 + 8 * ratio, side, side]]])
     torch.testing.assert_close(moved, expected)
 
@@ -47,7 +50,7 @@ def test_a_keypoint_step_over_scale_by_hand(clip, penalty, edge):
 @pytest.mark.parametrize(("slope", "side"), [(1e3, 6.0), (-1e3, 12.0), (0.0, 8.0)])
 def test_a_side_stays_in_the_range_of_the_scales(slope, side):
     boxes = torch.tensor([[[10.0, 20, 8, 8]]])
-    step = KeypointStep(1.0, None, 1, 0.0, sides=(6.0, 12.0))
+    step = KeypointStep(KeypointSpec(lr=1, clip=None), sides=(6.0, 12.0))
     moved = step.move(boxes, boxes, torch.tensor([[[0.0, 0.0, slope, slope]]]))
     assert moved.tolist() == [[[10.0, 20.0, side, side]]]
 
@@ -79,7 +82,8 @@ def test_the_step_over_scale_follows_the_loss_by_finite_differences():
     boxes = torch.tensor([[[12.3, 14.1, 9.7, 9.7]]], dtype=torch.float64, requires_grad=True)
     (grad,) = torch.autograd.grad(head.loss(images, boxes, images).sum(), boxes)
     start, lr = boxes.detach(), 1e-4
-    moved = KeypointStep(lr, None, 1, 0.0, sides=(1.0, 99.0)).move(start, start, grad)
+    step = KeypointStep(KeypointSpec(lr=lr, clip=None), sides=(1.0, 99.0))
+    moved = step.move(start, start, grad)
     edge = torch.tensor([0, 0, 2, 2], dtype=torch.float64) * 1e-5
     slope = (
         head.loss(images, start + edge, images) - head.loss(images, start - edge, images)
@@ -121,16 +125,8 @@ class Norm(nn.BatchNorm2d):
 
 
 def test_each_scale_has_its_own_batch_statistics():
-    single = Detector(
-        Norm(),
-        box_size=8.0,
-        softmax_kernel=0,
-        softmax_strength=10.0,
-        softmax_maximum="global",
-        nms_kernel=3,
-        target_sigma=0.0,
-        offset_weight=0.0,
-    )
+    spec = DetectorSpec(target_sigma=0, offset_weight=0, offset_kernel=1)
+    single = Detector(Norm(), 8.0, spec)
     one = MultiscaleDetector(single, SCALES)
     images = torch.zeros(2, 1, 20, 20)
     images[..., 8:12, 8:12] = 1

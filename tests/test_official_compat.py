@@ -11,13 +11,10 @@ from test_official_parity import imported as imported_into
 from torch import nn
 
 from mist_bench.backbones import resnet
-from mist_bench.config import resolve as settings
-from mist_bench.config.files import merge
 from mist_bench.models.paper import with_image_statistics
 from mist_bench.models.sampler import sample_patches
 from mist_bench.models.selection import top_k
 from mist_bench.official.weights import MNIST, PASCAL
-from mist_bench.run.method import build_method
 from mist_bench.types import Batch
 
 CLOSE = {"atol": 1e-5, "rtol": 0}
@@ -195,11 +192,3 @@ def test_the_backbone_is_one_that_never_leaves_training_mode(tmp_path):
         other = resnet.build(**options)(images)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     assert (other - expected).abs().mean() > 0.1
-
-
-def test_copies_of_gray_need_the_networks_of_images():
-    spec = settings.run_spec(CONFIG, MNIST, "mist", 0)
-    networks = {"networks": "official_features"}
-    params = merge(spec.params, {"detector": networks, "classifier": networks})
-    with pytest.raises(ValueError, match="gray_copies above 1 needs gray images"):
-        build_method(spec.model_copy(update={"params": params}), torch.device("cpu"))

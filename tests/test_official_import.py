@@ -8,13 +8,13 @@ from pathlib import Path
 import official_code as official
 import pytest
 import torch
+from conftest import run_of
 from safetensors.torch import load_file
 from torchvision.models import resnet34
 
 from mist_bench.backbones import resnet
 from mist_bench.cli import inputs
 from mist_bench.cli import main as cli
-from mist_bench.config import resolve as settings
 from mist_bench.config.provenance import file_digest
 from mist_bench.config.schema import FeatureSpec, RunSpec
 from mist_bench.run import checkpoint
@@ -65,8 +65,7 @@ def test_mnist(run, mnist, tmp_path):
     assert (code, out) == (0, "run: the authors' weights for mnist_hard_classification\n")
     assert sorted(os.listdir("run")) == ["config.json", "origin.json", "weights.safetensors"]
     spec = inputs.read_spec("run/config.json", RunSpec)
-    config = inputs.load_preset("paper")
-    assert spec == settings.run_spec(config, "mnist_hard_classification", "mist", 0)
+    assert spec == run_of("mist", preset="paper")
     method = load_method(spec, Path("run/weights.safetensors"), CPU)
     weight = mnist["classifier"]["encoder.layers.10.blocks.2.block.3.weight"]
     assert torch.equal(method.head.network.encoder.last.blocks[2].second.weight, weight)

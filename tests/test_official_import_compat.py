@@ -5,11 +5,11 @@ from pathlib import Path
 import official_code as official
 import pytest
 import torch
+from conftest import run_of
 from safetensors.torch import load_file
 
 from mist_bench.cli import inputs
 from mist_bench.cli import main as cli
-from mist_bench.config import resolve as settings
 from mist_bench.config.schema import FeatureSpec, RunSpec
 from mist_bench.run.method import load_method
 
@@ -28,8 +28,7 @@ def test_mnist(tmp_path):
     values = official.random_values(official.mnist_shapes())
     out = imported(values, tmp_path)
     spec = inputs.read_spec(str(out / "config.json"), RunSpec)
-    config = inputs.load_preset("paper_official")
-    assert spec == settings.run_spec(config, "mnist_hard_classification", "mist", 0)
+    assert spec == run_of("mist", preset="paper_official")
     found = load_file(out / "weights.safetensors")
     for ours, part, theirs in (
         ("detector.network.stage.pointwise.weight", "detector", "backbone.resnet.first.weight"),

@@ -9,6 +9,7 @@ from conftest import configuration
 
 from mist_bench.config import resolve as settings
 from mist_bench.config.files import merge
+from mist_bench.models.sampler import sample_patches
 from mist_bench.official.weights import MNIST, PASCAL, TRUNK, convert
 from mist_bench.run.method import build_method
 from mist_bench.types import Batch
@@ -54,8 +55,6 @@ def test_mnist(equal_statistics):
 
 def test_patches():
     """Boxes at whole and broken places, sampled as the official code does."""
-    from mist_bench.models.sampler import sample_patches
-
     images, colored = gray(1, 1, 40, 50, seed=2)
     boxes = torch.tensor([[[20.0, 25, 20, 20], [14.3, 22.8, 20, 20], [47, 3.2, 20, 20]]])
     found = sample_patches(images, boxes, 32)[0]
@@ -65,8 +64,6 @@ def test_patches():
 
 def test_a_sample_beyond_the_outermost_pixels():
     """The one difference of the samplers: there 1 px repeated before, 0 from the last pixel on."""
-    from mist_bench.models.sampler import sample_patches
-
     image = torch.ones(1, 1, 4, 4)
     boxes = torch.tensor([[[1.5, 1.0, 4, 1]]])  # columns -.5, .5, 1.5, 2.5 and 3.5
     assert sample_patches(image, boxes, 5)[0, 0, 0, 0].tolist() == [0.5, 1, 1, 1, 0.5]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mist_bench.models.optimizers import adam
+from mist_bench.models.specs import AdamSpec
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
@@ -18,7 +19,8 @@ def test_the_fused_adam_is_adam_whatever_the_layouts(layout, weight_decay):
     one = one.append(nn.Linear(18, 2)).to(memory_format=layout)
     other = copy.deepcopy(one)
     betas = (0.5, 0.9)
-    fused = adam(one.parameters(), 0.01, betas, weight_decay)
+    spec = AdamSpec(lr=0.01, betas=betas, weight_decay=weight_decay)
+    fused = adam(one.parameters(), spec)
     plain = torch.optim.Adam(
         other.parameters(), 0.01, betas, weight_decay=weight_decay, foreach=False, fused=False
     )

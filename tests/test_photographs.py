@@ -17,7 +17,6 @@ import pytest
 from devkits import PARAMS, coco_data, photo, voc_text, write_image
 
 from mist_bench.datasets.photographs import download as photographs
-from mist_bench.datasets.photographs.annotations import Problem
 from mist_bench.datasets.photographs.download import ARCHIVES, fetch_annotations, fetch_images
 from mist_bench.datasets.photographs.pascal_coco import make_split
 from mist_bench.datasets.photographs.voc import read_voc
@@ -87,13 +86,15 @@ def host(tmp_path, monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
         server.folder, server.asked = folder, Counter()
         server.url = f"http://127.0.0.1:{server.server_port}"
+        for name in ("VOC_HOST", "COCO_HOST"):
+            monkeypatch.setattr(photographs, name, server.url)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 
 
-def annotations(host, *names):
-    return fetch_annotations(names or ("VOC2007", "COCO"), host.url, host.url)
+def annotations(*names):
+    return fetch_annotations(names or ("VOC2007", "COCO"))
 
 
 def dogs(*numbers):
@@ -108,7 +109,7 @@ def names_below(folder):
 
 
 def test_archives_are_unpacked_once(host, tmp_path):
-    cache = annotations(host)
+    cache = annotations()
     assert cache == tmp_path / "cache" / "mist-bench" / "pascal_coco"
     base = "VOCdevkit/VOC2007"
     assert {name for name in names_below(cache) if not name.startswith(".")} == {
@@ -121,20 +122,20 @@ def test_archives_are_unpacked_once(host, tmp_path):
         "VOC2007/a",
         "VOC2007/b",
     ]
-    assert annotations(host) == cache
+    assert annotations() == cache
     assert host.asked == {TRAINVAL: 1, TEST: 1, ZIP: 1}
 
 
 def test_only_what_is_asked_for_is_fetched(host):
-    annotations(host, "COCO")
+    annotations("COCO")
     assert set(host.asked) == {ZIP}
 
 
 def test_an_archive_that_is_there_is_not_fetched_again(host):
-    cache = annotations(host, "VOC2007")
+    cache = annotations("VOC2007")
     (cache / f".{TEST.rpartition('/')[2]}.done").unlink()  # killed while it was unpacked
     (cache / "VOCdevkit/VOC2007/JPEGImages/b.jpg").write_bytes(b"part of it")
-    annotations(host, "VOC2007")
+    annotations("VOC2007")
     assert host.asked == {TRAINVAL: 1, TEST: 2}
     assert (cache / "VOCdevkit/VOC2007/JPEGImages/b.jpg").read_bytes() == (
         cache / "VOCdevkit/VOC2007/JPEGImages/a.jpg"
@@ -146,7 +147,7 @@ def test_an_archive_of_another_content_is_refused(host, tmp_path):
     with pytest.raises(
         ValueError, match=r"annotations_trainval2017.zip: download failed"
     ) as caught:
-        annotations(host, "COCO")
+        annotations("COCO")
     assert "\n" not in str(caught.value)
     assert names_below(tmp_path / "cache") == {"mist-bench/pascal_coco/.lock"}
 
@@ -157,7 +158,7 @@ def test_an_archive_that_cannot_be_unpacked(host, monkeypatch):
         (host.folder / file).write_bytes(b"hello")
         monkeypatch.setitem(photographs.ARCHIVES, name, {file: digest})
         with pytest.raises(ValueError, match="cannot be unpacked"):
-            annotations(host, name)
+            annotations(name)
 
 
 def test_years_that_cannot_be_downloaded():
@@ -168,9 +169,9 @@ def test_years_that_cannot_be_downloaded():
 
 
 def test_photographs_come_once(host):
-    cache = annotations(host, "COCO")
-    assert fetch_images(cache, dogs(3, 5), host.url) == (dogs(3, 5), [])
-    assert fetch_images(cache, dogs(5, 7), host.url) == (dogs(5, 7), [])
+    cache = annotations("COCO")
+    assert fetch_images(cache, dogs(3, 5)) == []
+    assert fetch_images(cache, dogs(5, 7)) == []
     assert host.asked == {ZIP: 1, **{f"train2017/{i:012d}.jpg": 1 for i in (3, 5, 7)}}
     for i in (3, 5, 7):
         name = f"train2017/{i:012d}.jpg"
@@ -178,14 +179,13 @@ def test_photographs_come_once(host):
 
 
 def test_photographs_that_do_not_come_are_told_of(host):
-    cache = annotations(host, "COCO")
+    cache = annotations("COCO")
     files = [host.folder / "train2017" / f"{i:012d}.jpg" for i in DOGS]
     files[0].unlink()
     files[1].write_bytes(files[1].read_bytes()[:-300])
     write_image(files[2], 30, 40)
     files[3].write_text("<html>please log in</html>")
-    there, problems = fetch_images(cache, dogs(1, 2, 3, 4, 5), host.url)
-    assert there == dogs(5)
+    problems = fetch_images(cache, dogs(1, 2, 3, 4, 5))
     assert [(each.photo[-1], each.reason) for each in problems] == [
         ("1", "missing image"),
         ("2", "broken image"),
@@ -199,15 +199,11 @@ def test_photographs_that_do_not_come_are_told_of(host):
     assert not [path for path in cache.iterdir() if path.name.startswith("tmp")]
 
 
-def test_a_photograph_of_voc_that_is_not_there_is_told_of(host):
-    cache = annotations(host)
+def test_a_photograph_of_voc_is_not_looked_for_at_cocos(host):
+    cache = annotations("COCO")
     lost = photo(id="VOC2007/a", file="VOCdevkit/VOC2007/JPEGImages/a.jpg")
-    (cache / lost.file).unlink()
-    problem = Problem(lost.id, lost.file, "missing image", "not where VOC's archives are unpacked")
-    asked = host.asked.copy()
-    assert fetch_images(cache, [lost], host.url) == ([], [problem])
-    assert host.asked == asked
-    assert fetch_images(cache, [lost, *dogs(1)], host.url) == (dogs(1), [problem])
+    assert fetch_images(cache, [lost, *dogs(1)]) == []
+    assert set(host.asked) == {ZIP, "train2017/000000000001.jpg"}
 
 
 def test_a_body_that_is_cut_off_stops_the_download(host, monkeypatch):
@@ -217,16 +213,16 @@ def test_a_body_that_is_cut_off_stops_the_download(host, monkeypatch):
         self.end_headers()
         self.wfile.write(b"\xff\xd8")
 
-    cache = annotations(host, "COCO")
+    cache = annotations("COCO")
     monkeypatch.setattr(Handler, "do_GET", send)
     with pytest.raises(ValueError, match=r"download failed \(\w+\): try again, or put VOC"):
-        fetch_images(cache, dogs(1, 2), host.url)
+        fetch_images(cache, dogs(1, 2))
     assert not [name for name in names_below(cache) if name.endswith("jpg")]
 
 
 @pytest.mark.parametrize(
     "fetch",
-    [annotations, lambda host: fetch_images(host.folder, dogs(1), host.url)],
+    [lambda host: annotations(), lambda host: fetch_images(host.folder, dogs(1))],
     ids=["annotations", "images"],
 )
 def test_no_network_is_said_at_once_with_what_to_do(host, monkeypatch, fetch):
@@ -242,19 +238,15 @@ def test_no_network_is_said_at_once_with_what_to_do(host, monkeypatch, fetch):
 
 
 def test_no_network_is_needed_for_what_is_there(host, monkeypatch):
-    cache = annotations(host)
-    fetch_images(cache, dogs(1), host.url)
+    cache = annotations()
+    fetch_images(cache, dogs(1))
     monkeypatch.setattr(photographs, "reachable", lambda url: False)
-    assert annotations(host) == cache
-    assert fetch_images(cache, dogs(1), host.url) == (dogs(1), [])
+    assert annotations() == cache
+    assert fetch_images(cache, dogs(1)) == []
 
 
-def test_a_dataset_by_download(host, monkeypatch):
+def test_a_dataset_by_download(host):
     """Only photographs that the filters keep and the split asks for are fetched."""
-    monkeypatch.setattr(photographs, "fetch_annotations", lambda names: annotations(host, *names))
-    monkeypatch.setattr(
-        photographs, "fetch_images", lambda folder, photos: fetch_images(folder, photos, host.url)
-    )
     params = PARAMS | {"download": True, "sources": ["VOC2007", "COCO"]}
     made = make_split("train", 3, np.random.default_rng(0), **params)
     index = [each["id"] for each in json.loads(made.files["train_index.json"])]

@@ -19,7 +19,9 @@ def results(tmp_path):
 
 def test_collect_has_one_row_per_run_and_metric(results):
     put_run(results, "mist", 0, {"both": 0.9, "center_error": None})
-    put_run(results, "mist", 1, {"both": 0.8}, status="failed", reason="disk\nfull")
+    log = results / "runs" / HARD / "mist" / "seed1" / "train.log"
+    log.parent.mkdir()
+    log.write_text("mist-bench train: disk  full\n")
     frame = collect(make_config(), results)
     assert list(frame.columns) == COLUMNS
     mist = frame[(frame["experiment"] == HARD) & (frame["method"] == "mist")]
@@ -27,7 +29,7 @@ def test_collect_has_one_row_per_run_and_metric(results):
         [0, "ok", ""],
         [0, "ok", ""],
         [0, "ok", ""],
-        [1, "failed", "disk full"],
+        [1, "failed", "train: disk full"],
         [2, "not run", "no metrics.json"],
     ]
     # the costs of a run follow its metrics

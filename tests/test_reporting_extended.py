@@ -56,7 +56,7 @@ def test_its_rows_and_columns(config, results):
     write_table("table3_extended", config, results, results / "tables")
     lines = (results / "tables" / "table3_extended.md").read_text().splitlines()
     assert lines[0].startswith("**Table 3 extended beyond the paper. Differentiable top-K")
-    start = lines.index("|  | MIST | Xie20 | My\\_rival |")
+    start = lines.index("|  | MIST | soft\\_topk | My\\_rival |")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 2 :]]
     labels = ["IOU 50%", "Classif.", "Both", "Seconds per step", "Processor seconds per step"]
     assert [row[0] for row in rows[:6]] == [*labels, "Peak memory, MiB"]

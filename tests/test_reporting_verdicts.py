@@ -1,5 +1,3 @@
-import shutil
-
 import pytest
 
 from mist_bench.reporting.files import RESOURCES, Rule, read_rule
@@ -93,7 +91,6 @@ def test_a_rule_that_cannot_be_applied_is_refused_in_one_line(tmp_path, old, new
     text = (RESOURCES / "verdict_rule.yaml").read_text(encoding="utf-8")
     assert old in text
     (tmp_path / "verdict_rule.yaml").write_text(text.replace(old, new), encoding="utf-8")
-    shutil.copy(RESOURCES / "paper_results.csv", tmp_path)
     with pytest.raises(ValueError, match=rf"verdict_rule\.yaml: .*{words}") as error:
         read_rule(tmp_path)
     assert "\n" not in str(error.value)

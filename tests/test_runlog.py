@@ -137,9 +137,9 @@ def test_the_commit_recorded_is_the_one_that_trained_and_each_after_a_restart(
     monkeypatch.setattr("mist_bench.run.record.commit", lambda: "first")
     log = RunLog(tmp_path, {"step": 0}, budget, "cpu")
     monkeypatch.setattr("mist_bench.run.record.commit", lambda: "second")
-    assert log.origin() == {"commit": "first", "device": "cpu"}
+    assert (log.commits, log.device) == (["first"], "cpu")
     again = RunLog(tmp_path, {"step": 2, **log.state()}, budget, "cpu")
-    assert again.origin()["commit"] == "first, second"
+    assert again.commits == ["first", "second"]
 
 
 def test_a_method_that_logs_other_scalars_than_before_is_stopped_at_once(tmp_path):

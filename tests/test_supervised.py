@@ -1,9 +1,12 @@
 """The supervised bound: it learns at the true boxes and predicts at its own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from conftest import tiny_arrays
+from conftest import TINY, tiny_arrays
 
+from mist_bench.baselines.supervised import check
 from mist_bench.run.batches import make_batch
 from mist_bench.run.method import build_method
 
@@ -55,7 +58,7 @@ def test_reflected_images_have_reflected_targets(supervised, monkeypatch):
 
 @pytest.mark.parametrize(("frozen", "moving"), [("task", "detector"), ("detector", "task")])
 def test_each_loss_changes_its_own_network(supervised, frozen, moving):
-    method = supervised(**{f"lr_{frozen}": 0.0}).train()
+    method = supervised(adam={f"lr_{frozen}": 0}).train()
     parts = {"task": method.classifier, "detector": method.detector}
     before = {name: [p.detach().clone() for p in m.parameters()] for name, m in parts.items()}
     method.train_step(batch_of(4))
@@ -68,7 +71,7 @@ def test_each_loss_changes_its_own_network(supervised, frozen, moving):
 
 def test_the_losses_fall_on_a_few_images(supervised):
     rates = {"lr_detector": 1e-2, "lr_task": 1e-2}
-    method, batch = supervised(classifier_channels=8, **rates).train(), batch_of(8)
+    method, batch = supervised(classifier={"channels": 8}, adam=rates).train(), batch_of(8)
     torch.manual_seed(0)
     rows = [method.train_step(batch) for _ in range(50)]
     for name in ("loss", "heatmap_loss"):
@@ -79,6 +82,11 @@ def test_the_losses_fall_on_a_few_images(supervised):
 def test_different_numbers_of_instances_are_refused(supervised):
     with pytest.raises(ValueError, match="equally many instances in every image"):
         supervised().train_step(batch_of(3, counts=torch.tensor([2, 1, 2]).numpy()))
+
+
+def test_images_without_labels_are_refused():
+    with pytest.raises(ValueError, match="classification only, not reconstruction"):
+        check(replace(TINY, kind="reconstruction"))
 
 
 def test_predictions_are_at_detections(supervised, monkeypatch):

@@ -2,7 +2,7 @@ import pytest
 from devkits import list_voc, voc_text, write_voc
 
 from mist_bench.datasets.photographs.annotations import Instance, Photograph
-from mist_bench.datasets.photographs.voc import find_voc, photo_id, read_folder, read_voc
+from mist_bench.datasets.photographs.voc import photo_id, read_folder, read_voc
 
 CAR = ("car", 0, 11, 6, 30, 20)
 
@@ -50,8 +50,8 @@ def test_where_a_devkit_may_be(tmp_path, place):
     write_voc(tmp_path / place, "a", CAR)
     root = tmp_path / place
     for given_root in (tmp_path, root / "VOCdevkit"):
-        assert find_voc(given_root, "VOC2007").samefile(root / "VOCdevkit" / "VOC2007")
-        assert len(read_voc(given_root, "VOC2007").photographs) == 1
+        (photo,) = read_voc(given_root, "VOC2007").photographs
+        assert (given_root / photo.file).is_file()
     assert read_voc(tmp_path, "VOC2012") is None
 
 

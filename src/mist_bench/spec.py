@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mist_bench.types import Kind
 
-T = TypeVar("T")
+T = TypeVar("T", list, tuple)
 
 
 class Spec(BaseModel):
@@ -52,14 +52,14 @@ def rising(pair: tuple[float, float]) -> tuple[float, float]:
     return pair
 
 
-def different(values: tuple[T, ...]) -> tuple[T, ...]:
-    """Return ``values``.
+def different(values: T) -> T:
+    """Return ``values``, a list or tuple.
 
     Raises:
         ValueError: if one of them is there twice.
     """
     if twice := [value for i, value in enumerate(values) if value in values[:i]]:
-        raise ValueError(f"should be different values, {twice[0]!r} is listed twice")
+        raise ValueError(f"{twice[0]!r} is listed twice")
     return values
 
 

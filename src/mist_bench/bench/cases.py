@@ -1,21 +1,24 @@
-"""A run on images made up in memory: its training step and its predictions, without a data set.
+"""What is measured: runs of presets, variants of them, and these on images made up in memory.
 
 What a step costs does not depend on what the images show, only on their sizes.
 N images, B of them in a batch, K instances, C channels, H W image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mist_bench.bench.specs import OFFICIAL
 from mist_bench.bench.timing import Case
-from mist_bench.config.schema import RunSpec
+from mist_bench.config import files, targets
+from mist_bench.config import resolve as settings
+from mist_bench.config.keywords import parameters
+from mist_bench.config.schema import Config, RunSpec
+from mist_bench.config.user import decoded, user_text
 from mist_bench.official.step import OfficialStep
 from mist_bench.run.batches import choose, make_batch
 from mist_bench.run.method import build_method, seed_torch
@@ -25,6 +28,46 @@ from mist_bench.types import Batch, Prediction, TaskSpec
 
 CPU = torch.device("cpu")
 Arrays = dict[str, NDArray]
+# the named variant: the networks of the preset, the step of the official code
+OFFICIAL, OFFICIAL_PRESET = "official", "paper"
+HARD = "mnist_hard_classification"  # what is measured unless another experiment is named
+
+
+def read_spec(preset: str, experiment: str, method: str) -> tuple[Config, RunSpec]:
+    """Return a preset's configuration and its run of ``method`` with the first seed.
+
+    Raises:
+        ConfigError: in one line, for an unknown name.
+    """
+    config = settings.load(targets.SETTINGS, {"preset": preset})
+    targets.check_run(config, experiment, method)
+    return config, settings.run_spec(config, experiment, method, config.seeds[0])
+
+
+def variant(name: str, spec: RunSpec) -> RunSpec:
+    """Return what ``name`` stands for: a preset, ``official``, or ``key=value`` of ``params``.
+
+    Dots in a key lead to nested ones: ``detector.channels=16``.
+
+    Raises:
+        ConfigError: in one line, for an unknown preset or key, or a value that a key cannot have.
+    """
+    key, equals, value = name.partition("=")
+    if equals:
+        model = parameters(spec.module, "build", spec.task.kind)
+        nested = reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), value)
+        change = decoded(user_text(nested), model, spec.params)
+        given, kind = files.merge(spec.params, change), spec.task.kind
+        params = settings.resolved("--against: params", spec.module, "build", kind, given)
+        return spec.model_copy(update={"params": params})
+    presets = sorted(path.stem for path in (targets.SETTINGS / "presets").glob("*.yaml"))
+    settings.check_names("--against: preset", [name], [*presets, OFFICIAL])
+    if name != OFFICIAL:
+        return read_spec(name, spec.experiment, spec.method)[1]
+    paper = read_spec(OFFICIAL_PRESET, spec.experiment, "mist")[1]
+    # the official code sees a gray image as three equal channels
+    image_size = (3, *paper.task.image_size[1:])
+    return paper.model_copy(update={"task": replace(paper.task, image_size=image_size)})
 
 
 def made_up_truth(task: TaskSpec, size: int) -> Arrays:
@@ -61,13 +104,7 @@ def made_up_predictions(task: TaskSpec, truth: Arrays) -> Arrays:
 
 
 class Setup:
-    """One run, built: its method, made-up images, and its training step on them.
-
-    Args:
-        spec: what to build.
-        device: where it runs.
-        images: N, if more than B.
-    """
+    """One run, built: its method, at least ``images`` made-up images, and its steps on them."""
 
     def __init__(self, spec: RunSpec, *, device: torch.device = CPU, images: int = 0):
         self.spec, self.device = spec, device

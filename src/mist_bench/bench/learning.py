@@ -4,19 +4,14 @@ Trains as ``training.train`` does, schedule included, but stores nothing and sto
 value is reached. Unlike the other benchmarks it needs the real data set.
 """
 
-from __future__ import annotations
-
 import logging
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from mist_bench.bench.cases import CPU, read_spec
 from mist_bench.bench.records import Look, Result, Row
-from mist_bench.bench.specs import read_spec
-from mist_bench.bench.timing import highest_memory
 from mist_bench.config import resolve as settings
 from mist_bench.config.schema import RunSpec
 from mist_bench.datasets.build import build_dataset
@@ -25,8 +20,8 @@ from mist_bench.evaluation.metrics import compute
 from mist_bench.run import training
 from mist_bench.run.method import build_method, seed_torch, use_deterministic_torch
 from mist_bench.run.prediction import pack, predict_split
+from mist_bench.run.record import peak_memory
 
-CPU = torch.device("cpu")
 METRICS = ("both", "iou50", "classification")
 EVERY = 50  # steps between two looks
 IMAGES = 256  # of the val split in one look
@@ -36,18 +31,12 @@ logger = logging.getLogger("mist_bench")
 def bench_learning(
     *, preset: str, experiment: str, method: str, reach: Sequence[float], limit: float
 ) -> Result:
-    """Train until *Both* on val is ``reach``, and tell when which value was first seen.
+    """Train until *Both* on val is ``reach``, fractions, and tell when which one was first seen.
 
-    Args:
-        preset: of workflow/config; its schedule is the one that is cut short.
-        experiment: key of experiments; a classification.
-        method: key of methods.
-        reach: values of *Both*, fractions; one that is not reached has the time NaN.
-        limit: processor seconds of training after which it ends anyway.
+    One that is not seen within ``limit`` processor seconds of training has the time NaN.
 
     Raises:
         ValueError: for an experiment without labels, or whose method sees features.
-        ConfigError: in one line, for an unknown name.
     """
     config, spec = read_spec(preset, experiment, method)
     if spec.task.kind != "classification" or config.datasets[spec.dataset].features:
@@ -60,7 +49,7 @@ def bench_learning(
         looks = learn(spec, data, until=goals[-1], limit=limit)
     rows = [Row(f"{100 * goal:g}%", "cpu_time", first(looks, goal), "s") for goal in goals]
     rows.append(Row("last", "both", looks[-1].both))
-    rows.append(Row("process", "peak_memory", highest_memory(), "MiB"))
+    rows.append(Row("process", "peak_memory", peak_memory()["peak_memory_mib"], "MiB"))
     about = f"{method} on {experiment}, preset {preset}, seed {spec.seed}"
     return Result(rows, spec, about, {"every": EVERY, "images": IMAGES}, {"curve": looks})
 

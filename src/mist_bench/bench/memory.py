@@ -8,8 +8,6 @@ the same under a mask: a classified patch at every location.
 Shapes: B images, N = side^2 locations, K selected, M patches, C classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +16,8 @@ import torch
 from torch import Tensor
 
 from mist_bench.baselines.parts.masks import sinkhorn_top_k, soft_top_k
-from mist_bench.bench.cases import CPU
+from mist_bench.bench.cases import CPU, HARD, read_spec
 from mist_bench.bench.records import Point, Result, exponents
-from mist_bench.bench.specs import HARD, read_spec
 from mist_bench.bench.timing import memory_growth
 from mist_bench.models.heads import BoxClassifier, classification_loss
 from mist_bench.models.selection import to_keypoints, top_k
@@ -83,8 +80,7 @@ class Scene:
 def bench_memory(*, preset: str) -> Result:
     """Measure the peak memory per image of masks and of a selection at growing N.
 
-    Args:
-        preset: whose experiment MNIST-hard gives patches, classifier, K and epsilon.
+    Patches, classifier, K and epsilon are those of the preset's MNIST-hard.
     """
     _, mist = read_spec(preset, HARD, "mist")
     _, xie20 = read_spec(preset, HARD, "soft_topk")

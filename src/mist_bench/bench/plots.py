@@ -1,7 +1,5 @@
 """Pictures of benchmarks: where the time goes, and how it grows."""
 
-from __future__ import annotations
-
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mist_bench.bench.records import Look, Point, Result, Row
+from mist_bench.bench.records import Look, Point, Result, Row, three_digits
 
 # color-blind safe (Okabe and Ito), each with its own marker
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
@@ -40,18 +38,20 @@ def draw_stages(rows: Sequence[Row]) -> Figure:
     stages = [row.stage for row in rows if row.quantity == "wall_time"]
     figure = Figure(figsize=(8, 1.8 + 0.34 * len(stages)), layout="constrained")
     ax = figure.subplots()
-    for place, stage in enumerate(stages):
-        wall, cpu = found[stage, "wall_time"], found[stage, "cpu_time"]
-        first = place == 0  # one legend entry for all
-        ax.plot([wall.least, wall.most], [place, place], color=COLORS[0], lw=1.5, zorder=1)
-        ax.plot(wall.value, place, "o", color=COLORS[0], label="wall" if first else None)
-        ax.plot(cpu.value, place, "|", color=COLORS[1], ms=12, label="processor" if first else None)
-        ax.text(wall.most * 1.25, place, _numbers(stage, found), va="center", fontsize=8)
-    ax.set_xscale("log")
-    most = max(found[stage, "wall_time"].most for stage in stages)
-    least = min(found[stage, "cpu_time"].least for stage in stages)
-    ax.set_xlim(least / 2, most * (most / least) ** 0.6 * 4)  # room for the numbers
-    ax.set_yticks(range(len(stages)), stages)
+    wall, cpu = ([found[one, name] for one in stages] for name in ("wall_time", "cpu_time"))
+    places, least, most = (
+        range(len(stages)),
+        [one.least for one in wall],
+        [one.most for one in wall],
+    )
+    ax.hlines(places, least, most, COLORS[0], lw=1.5, capstyle="projecting", zorder=1)
+    ax.plot([one.value for one in wall], places, "o", color=COLORS[0], label="wall")
+    ax.plot([one.value for one in cpu], places, "|", color=COLORS[1], ms=12, label="processor")
+    for place, one in enumerate(wall):
+        ax.text(one.most * 1.25, place, _numbers(one.stage, found), va="center", fontsize=8)
+    low, high = min(one.least for one in cpu), max(most)
+    ax.set(xscale="log", xlim=(low / 2, high * (high / low) ** 0.6 * 4))  # room for the numbers
+    ax.set_yticks(places, stages)
     ax.set_ylim(len(stages) - 0.5, -0.5)
     ax.set_xlabel("seconds per call; dot: median, line: least to most")
     ax.grid(axis="x", color="0.9", lw=0.6)
@@ -62,17 +62,12 @@ def draw_stages(rows: Sequence[Row]) -> Figure:
 
 def _numbers(stage: str, found: Mapping[tuple[str, str], Row]) -> str:
     """Return what is written beside a stage: time, image rate, use of the core."""
-    texts = [f"{_four(1e3 * found[stage, 'wall_time'].value)} ms"]
+    texts = [f"{three_digits(1e3 * found[stage, 'wall_time'].value)} ms"]
     if (stage, "image_rate") in found:
-        texts.append(f"{_four(found[stage, 'image_rate'].value)} images/s")
+        texts.append(f"{three_digits(found[stage, 'image_rate'].value)} images/s")
     if (stage, "fraction_of_core") in found:
         texts.append(f"{found[stage, 'fraction_of_core'].value:.0%} of the core")
     return ", ".join(texts)
-
-
-def _four(value: float) -> str:
-    """Return a number with at least three digits, without an exponent."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def draw_learning(looks: Sequence[Look], rows: Sequence[Row]) -> Figure:

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mist_bench.bench.timing import Timing, summary
 from mist_bench.config.schema import RunSpec
+
+if TYPE_CHECKING:
+    from mist_bench.bench.timing import Timing
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measured quantity.
-
-    Attributes:
-        stage: what was measured.
-        quantity: which of its properties.
-        value: the median of ``n`` values, of which ``least`` and ``most`` are the extremes.
-        unit: of the three; empty for a fraction or a ratio.
-        n: number of values.
-    """
+    """One quantity of one stage: the median of ``n`` values, and the least and most of them."""
 
     stage: str
     quantity: str
     value: float
-    unit: str = ""
+    unit: str = ""  # empty for a fraction or a ratio
     n: int = 1
     least: float | None = None
     most: float | None = None
@@ -41,31 +34,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement at one size, or why there is none.
+    """One measurement at one size, or why there is none."""
 
-    Attributes:
-        axis: what grows: instances, canvas, images or locations.
-        size: how large it is; 0 for a fit over all sizes.
-        operation: what was measured.
-        quantity: ``wall_time``, ``cpu_time``, ``memory``, or a fitted exponent of one.
-        value: per image, except of exponents; ``None`` if skipped.
-        unit: of the value.
-        n: calls, or points of a fit.
-        least: the least of the calls.
-        most: the most of the calls.
-        status: ``ok``, or ``skipped`` and the reason.
-    """
-
-    axis: str
-    size: int
+    axis: str  # what grows: instances, canvas, images or locations
+    size: int  # 0 for a fit over all sizes
     operation: str
-    quantity: str
-    value: float | None
+    quantity: str  # wall_time, cpu_time, memory, or a fitted exponent of one
+    value: float | None  # per image, except of exponents; None if skipped
     unit: str
-    n: int
+    n: int  # calls, or points of a fit
     least: float | None = None
     most: float | None = None
-    status: str = "ok"
+    status: str = "ok"  # or "skipped" and the reason
 
     def __str__(self) -> str:
         found = self.status if self.value is None else f"{self.value:6.2f} n={self.n}"
@@ -74,41 +54,23 @@ class Point:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two training steps made right after another.
+    """Two training steps made right after another: their ratios are of seconds per image."""
 
-    Attributes:
-        pair: its number, from 1.
-        first: the configuration above the fraction line.
-        second: the one below.
-        first_wall: seconds of its step on the clock.
-        second_wall: seconds of its step on the clock.
-        ratio: of the seconds per image.
-        cpu_ratio: the same of processor seconds.
-    """
-
-    pair: int
-    first: str
+    pair: int  # from 1
+    first: str  # the configuration above the fraction line
     second: str
-    first_wall: float
+    first_wall: float  # seconds on the clock
     second_wall: float
-    ratio: float
-    cpu_ratio: float
+    ratio: float  # on the clock
+    cpu_ratio: float  # of processor seconds
 
 
 @dataclass(frozen=True)
 class Look:
-    """One look at the val split.
+    """What one look at the val split saw, as fractions of its instances (corrected, Sec. 5.2)."""
 
-    Attributes:
-        step: after which it was taken.
-        seconds: processor seconds of the training so far; data and looks are not in it.
-        both: fraction of instances found and named (corrected, Sec. 5.2); of all looked at.
-        iou50: fraction of instances found.
-        classification: fraction of instances named, as counts per image.
-    """
-
-    step: int
-    seconds: float
+    step: int  # after which it was taken
+    seconds: float  # of the processor, of training alone
     both: float
     iou50: float
     classification: float
@@ -131,22 +93,19 @@ class Result:
 
 def spread(stage: str, quantity: str, values: Sequence[float], unit: str = "") -> Row:
     """Return the row of several values of one quantity."""
-    value, least, most = summary(values)
-    return Row(stage, quantity, value, unit, len(values), least, most)
+    middle = statistics.median(values)
+    return Row(stage, quantity, middle, unit, len(values), min(values), max(values))
 
 
 def timing_rows(stage: str, timing: Timing, images: int, *, steps: bool = False) -> list[Row]:
     """Return seconds on the clock and of the processor, and rates: of images unless 0, of steps."""
-    wall, rates = timing.wall, []
+    times = {"wall_time": timing.wall, "cpu_time": timing.cpu}
+    rows = [spread(stage, name, values, "s") for name, values in times.items()]
     if steps:
-        rates.append(spread(stage, "step_rate", [1 / one for one in wall], "steps/s"))
+        rows.append(spread(stage, "step_rate", [1 / one for one in timing.wall], "steps/s"))
     if images:
-        rates.append(spread(stage, "image_rate", [images / one for one in wall], "images/s"))
-    return [
-        spread(stage, "wall_time", wall, "s"),
-        spread(stage, "cpu_time", timing.cpu, "s"),
-        *rates,
-    ]
+        rows.append(spread(stage, "image_rate", [images / one for one in timing.wall], "images/s"))
+    return rows
 
 
 def exponents(points: Sequence[Point]) -> list[Point]:
@@ -167,19 +126,6 @@ def exponents(points: Sequence[Point]) -> list[Point]:
     return fits
 
 
-def write_rows(path: Path, rows: Sequence[Any]) -> None:
-    """Write dataclass ``rows`` to a CSV, numbers with 6 significant digits, gaps empty."""
-    names = {"least": "min", "most": "max"}  # the CSV's, which Python keeps for its functions
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow([names.get(name, name) for name in asdict(rows[0])])
-        for row in rows:
-            values = asdict(row).values()
-            table.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
-
-
-def rows_text(rows: Iterable[Row | Point]) -> str:
-    """Return rows as lines of text; of points, the exponents and what was skipped."""
-    return "\n".join(
-        str(row) for row in rows if not isinstance(row, Point) or row.size == 0 or row.value is None
-    )
+def three_digits(number: float) -> str:
+    """Return a number with 3 digits, or all those before the point, without an exponent."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

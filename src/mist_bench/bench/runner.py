@@ -1,20 +1,20 @@
 """A benchmark from its name to its files: numbers, where they were taken, and a picture."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mist_bench.bench.plots import draw
-from mist_bench.bench.records import rows_text, write_rows
+from mist_bench.bench.records import Point, Row
 from mist_bench.config.schema import RunSpec
 from mist_bench.run.machine import machine
+from mist_bench.run.record import write_csv
 
 MODULES = {"methods": "steps", "official": "steps"}  # of kinds that share one
 
@@ -47,6 +47,19 @@ def run(kind: str, out: Path, **options: Any) -> str:
     figure = draw(found, f"{found.about}. {describe(record)}")
     figure.savefig(out / f"{kind}.png", dpi=150)
     return rows_text(found.rows)
+
+
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
+    """Write dataclass ``rows`` to a CSV."""
+    names = {"least": "min", "most": "max"}  # the CSV's, which Python keeps for its functions
+    write_csv(path, [{names.get(k, k): v for k, v in asdict(row).items()} for row in rows])
+
+
+def rows_text(rows: Iterable[Row | Point]) -> str:
+    """Return rows as lines of text; of points, the exponents and what was skipped."""
+    return "\n".join(
+        str(row) for row in rows if not isinstance(row, Point) or row.size == 0 or row.value is None
+    )
 
 
 def describe(record: Mapping[str, Any]) -> str:

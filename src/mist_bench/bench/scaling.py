@@ -1,19 +1,16 @@
 """How cost grows with the number of patches, the canvas and the number of images."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
 
-from mist_bench.bench.cases import CPU, Setup, made_up_predictions, made_up_truth
-from mist_bench.bench.records import Point, Result, exponents
-from mist_bench.bench.specs import HARD, read_spec
-from mist_bench.bench.timing import Case, collect, memory_growth, summary
+from mist_bench.bench.cases import CPU, HARD, Setup, made_up_predictions, made_up_truth, read_spec
+from mist_bench.bench.records import Point, Result, exponents, spread
+from mist_bench.bench.timing import Case, collect, memory_growth
 from mist_bench.config import resolve as settings
 from mist_bench.config.schema import RunSpec
 from mist_bench.datasets.multi_mnist import paste
@@ -35,17 +32,13 @@ SCENES = 128  # images evaluated where another size grows
 LAYOUTS = 1024  # images generated where another size grows: what the generator throws at a time
 STAMPS = 64  # different digits; more would not change a cost
 WIDE = 320  # px: the canvas on which 100 digits keep their distance
-
-
 Maker = Callable[[int], Case]  # size -> the case
 
 
 def bench_scaling(*, preset: str, repeats: int) -> Result:
-    """Measure time and memory per image at growing sizes and fit how they grow.
+    """Measure time and memory per image of MIST on MNIST-hard at growing sizes, and their growth.
 
-    Args:
-        preset: whose MIST on MNIST-hard is measured.
-        repeats: timed calls of a point.
+    ``repeats`` are the timed calls of a point.
     """
     config, spec = read_spec(preset, HARD, "mist")
     use_deterministic_torch(spec.training.threads)
@@ -61,9 +54,7 @@ def bench_scaling(*, preset: str, repeats: int) -> Result:
 def operations(spec: RunSpec, layout: Mapping[str, Any]) -> dict[str, dict[str, Maker]]:
     """Return what is measured on each axis: how to make an operation's case for a size.
 
-    Args:
-        spec: a run of MIST.
-        layout: ``radius``, ``margin`` and ``digit_size`` of its dataset.
+    ``layout`` has the ``radius``, ``margin`` and ``digit_size`` of the dataset of ``spec``.
     """
 
     def sized(axis: str, size: int) -> Setup:
@@ -133,19 +124,11 @@ def evaluation(task: TaskSpec, size: int) -> Case:
 
 
 def sweep(axis: str, operation: str, maker: Maker, repeats: int) -> list[Point]:
-    """Return the points of one operation at the ascending sizes of its axis.
-
-    Args:
-        axis: what grows.
-        operation: its name.
-        maker: makes the case of a size.
-        repeats: timed calls of a point.
-    """
+    """Return the points of one operation at the ascending sizes of its axis."""
     points: list[Point] = []
-    sizes = SIZES[axis]
-    maker(sizes[0]).once()  # what only the first call needs counts for no size
+    maker(SIZES[axis][0]).once()  # what only the first call needs counts for no size
     before: tuple[int, float] | None = None  # the last size measured and the seconds of a call
-    for size in sizes:
+    for size in SIZES[axis]:
         calls = repeats
         if before:
             call = before[1] * (size / before[0]) ** GROWTH[axis]
@@ -159,9 +142,8 @@ def sweep(axis: str, operation: str, maker: Maker, repeats: int) -> list[Point]:
         (timing,) = collect([case], repeats=calls, limit=LIMIT)
         before = (size, statistics.median(timing.wall))
         for quantity, seconds in (("wall_time", timing.wall), ("cpu_time", timing.cpu)):
-            value, least, most = summary([one / case.images for one in seconds])
-            n = len(seconds)
-            points.append(Point(axis, size, operation, quantity, value, "s", n, least, most))
+            one = spread(operation, quantity, [each / case.images for each in seconds], "s")
+            points.append(Point(axis, size, *astuple(one)))
         if grown is not None:
             value = grown / case.images
             points.append(Point(axis, size, operation, "memory", value, "MiB", 1))

@@ -4,8 +4,6 @@ A small network leaves most of a large GPU idle, for its host cannot send kernel
 several runs at once (``MIST_BENCH_RUNS_PER_GPU``) end earlier than one after another.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +14,8 @@ from multiprocessing.synchronize import Barrier
 import torch
 from torch import Tensor
 
-from mist_bench.bench.cases import Setup
+from mist_bench.bench.cases import Setup, read_spec
 from mist_bench.bench.records import Result, Row, spread
-from mist_bench.bench.specs import read_spec
 from mist_bench.config.schema import RunSpec
 from mist_bench.models.tensors import read
 from mist_bench.run.method import choose_device, use_deterministic_torch
@@ -35,15 +32,9 @@ def bench_sharing(
 ) -> Result:
     """Time training steps of one configuration while other processes make the same.
 
-    Args:
-        preset: of the configuration.
-        experiment: of the configuration.
-        method: key of ``methods``.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        runs: how many at once, each number once a round.
+    ``runs`` says how many at once, each number once a round.
 
     Raises:
-        ConfigError: in one line, for an unknown name.
         ValueError: if a process has died, of too little memory perhaps.
     """
     _, spec = read_spec(preset, experiment, method)
@@ -71,9 +62,9 @@ def take_turns(spec: RunSpec, device: str, runs: Sequence[int]) -> Turns:
 
 
 def sharing_rows(turns: Turns) -> list[Row]:
-    """Return, of each number of runs, the seconds of a step of one run, and steps per second.
+    """Return, of each number of runs, seconds of a step, steps per second of one and of all runs.
 
-    The latter of one and of all, and of all as a ratio to that of the first number.
+    Also the ratio of the latter to that of the first number.
     """
     rows: list[Row] = []
     totals = {n: [sum(k / s for k, s, _ in one) for one in found] for n, found in turns.items()}

@@ -1,24 +1,14 @@
 """Where the time of a run goes: every stage of one configuration, timed on its own."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mist_bench.bench.cases import Setup, made_up_predictions, step_case
+from mist_bench.bench.cases import Setup, made_up_predictions, read_spec, step_case, variant
 from mist_bench.bench.records import Pair, Result, Row, spread, timing_rows
-from mist_bench.bench.specs import read_spec, variant
 from mist_bench.bench.steps import compare, pair_rows
-from mist_bench.bench.timing import (
-    Case,
-    alternate,
-    count_flops,
-    highest_memory,
-    memory_growth,
-    peak_flops,
-)
+from mist_bench.bench.timing import Case, alternate, count_flops, memory_growth, peak_flops
 from mist_bench.config import resolve as settings
 from mist_bench.config import targets
 from mist_bench.config.schema import Config
@@ -29,6 +19,7 @@ from mist_bench.models.sampler import sample_patches
 from mist_bench.models.selection import local_spatial_softmax
 from mist_bench.reporting.tables.write import write_table
 from mist_bench.run.method import use_deterministic_torch
+from mist_bench.run.record import peak_memory
 from mist_bench.run.training import narrow_products
 
 TABLE = "table2"
@@ -46,18 +37,12 @@ def bench_stages(
     only: Sequence[str],
     against: str | None,
 ) -> Result:
-    """Time every stage of one configuration.
+    """Time the stages of one configuration that ``only`` names, or all; of MIST, parts of a step.
 
-    Args:
-        preset: of the configuration.
-        experiment: of the configuration; a classification.
-        method: of the configuration; the parts of a step are those of MIST.
-        repeats: most calls of a stage, and most rounds of a comparison.
-        only: stages to time; all if empty.
-        against: another configuration whose training step is compared, see ``specs.variant``.
+    ``repeats`` are the most calls of a stage, and the most rounds of the comparison with the
+    training step of ``against``, see ``variant``.
 
     Raises:
-        ConfigError: in one line, for an unknown name.
         ValueError: for a reconstruction.
     """
     config, spec = read_spec(preset, experiment, method)
@@ -79,7 +64,7 @@ def bench_stages(
             precision = spec.training.precision if name in parts else "float32"
             with narrow_products(precision, setup.device):
                 rows += stage_rows(cases[name], repeats=repeats, fastest=max(peak.values()))
-    rows.append(Row("process", "peak_memory", highest_memory(), "MiB"))
+    rows.append(Row("process", "peak_memory", peak_memory()["peak_memory_mib"], "MiB"))
     pairs: list[Pair] = []
     if other and against:
         name = f"{preset} again" if against == preset else against
@@ -94,10 +79,7 @@ def bench_stages(
 def stage_rows(case: Case, *, repeats: int, fastest: float) -> list[Row]:
     """Return what one stage costs: time, rates, memory, and operations if it has any.
 
-    Args:
-        case: the stage.
-        repeats: most calls.
-        fastest: this core's operations per second, of which the stage's are a fraction.
+    ``fastest`` is this core's operations per second, of which the stage's are a fraction.
     """
     flops = count_flops(case)
     grown = memory_growth(case.once)
@@ -107,10 +89,9 @@ def stage_rows(case: Case, *, repeats: int, fastest: float) -> list[Row]:
         rows.append(Row(case.name, "memory_growth", grown, "MiB"))
     if flops:
         rates = [flops / one / 1e9 for one in timing.cpu]
-        fractions = [rate * 1e9 / fastest for rate in rates]
         rows.append(Row(case.name, "operations", flops / 1e9, "GFLOP"))
         rows.append(spread(case.name, "operation_rate", rates, "GFLOP/s"))
-        rows.append(spread(case.name, "fraction_of_core", fractions))
+        rows.append(spread(case.name, "fraction_of_core", [1e9 * one / fastest for one in rates]))
     return rows
 
 
@@ -119,11 +100,7 @@ def stage_cases(
 ) -> dict[str, Case]:
     """Return the case of every stage that can be measured, in the order of a run.
 
-    Args:
-        setup: the configuration.
-        config: of its preset, for the table.
-        work: an empty folder for the table's results.
-        parts: those of a training step.
+    ``parts`` are those of a training step; ``work`` is an empty folder for the table's results.
     """
     split, task = setup.split, setup.spec.task
     found = made_up_predictions(task, split)

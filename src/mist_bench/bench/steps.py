@@ -1,13 +1,10 @@
 """Training steps of several configurations in turn, A B A B, so that all see the same load."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from mist_bench.bench.cases import step_case
+from mist_bench.bench.cases import HARD, OFFICIAL, OFFICIAL_PRESET, read_spec, step_case, variant
 from mist_bench.bench.records import Pair, Result, Row, spread, timing_rows
-from mist_bench.bench.specs import HARD, OFFICIAL, OFFICIAL_PRESET, read_spec, variant
 from mist_bench.bench.timing import Case, Timing, alternate, count_flops, memory_growth
 from mist_bench.run.method import use_deterministic_torch
 
@@ -52,12 +49,7 @@ def bench_official(*, repeats: int) -> Result:
 
 
 def compare(cases: Mapping[str, Case], *, repeats: int) -> tuple[dict[str, Timing], list[Pair]]:
-    """Return the timing of each case, and every case against every later one, pair by pair.
-
-    Args:
-        cases: by name; their calls are made in turn, round after round.
-        repeats: most rounds.
-    """
+    """Return the timing of each case, and every case against every later one, pair by pair."""
     found = alternate(list(cases.values()), repeats=repeats, limit=SECONDS)
     timings = dict(zip(cases, found, strict=True))
     pairs = []

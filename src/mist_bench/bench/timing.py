@@ -1,13 +1,8 @@
 """The measuring instruments: time of repeated calls, operations, memory, and this core's speed."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
-import itertools
-import resource
-import statistics
-import sys
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,18 +20,11 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Case:
-    """Something to measure.
-
-    Attributes:
-        name: of the stage.
-        run: the timed call.
-        images: images that one call works on; 0 if it is not about images.
-        prepare: called before each timed call, not timed; ``run`` may use what it leaves.
-    """
+    """Something to measure: ``run`` is timed, ``prepare``, called before it each time, is not."""
 
     name: str
     run: Callable[[], object]
-    images: int = 0
+    images: int = 0  # that one call works on; 0 if it is not about images
     prepare: Callable[[], object] | None = None
 
     def once(self) -> tuple[float, float]:
@@ -50,16 +38,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Timing:
-    """The seconds of repeated calls, in the order made.
+    """The seconds of repeated calls, in the order made."""
 
-    Attributes:
-        wall: on the clock: what a user waits.
-        cpu: of this process, over all its threads: without waiting for other processes, though
-            caches and memory are still shared with them.
-    """
-
-    wall: tuple[float, ...]
-    cpu: tuple[float, ...]
+    wall: tuple[float, ...]  # on the clock
+    cpu: tuple[float, ...]  # of this process, over all its threads
 
 
 def alternate(cases: Sequence[Case], *, repeats: int, limit: float) -> list[Timing]:
@@ -72,10 +54,7 @@ def alternate(cases: Sequence[Case], *, repeats: int, limit: float) -> list[Timi
 def collect(cases: Sequence[Case], *, repeats: int, limit: float) -> list[Timing]:
     """Return the timings of ``cases``, called in turn: A B A B, so that all see the same load.
 
-    Args:
-        cases: what to call, each once per round.
-        repeats: most rounds.
-        limit: wall seconds after which no further round begins, once there are three.
+    There are at most ``repeats`` rounds; once there are three, none begins after ``limit`` seconds.
     """
     rounds: list[list[tuple[float, float]]] = []
     end = time.perf_counter() + limit
@@ -119,9 +98,8 @@ def count_flops(case: Case) -> int:
 def peak_flops(*, repeats: int = 10, side: int = 1024) -> dict[str, float]:
     """Return the fastest float32 operations per processor second of two large operators.
 
-    Args:
-        repeats: calls of each; the fastest counts, for nothing can make a core faster.
-        side: of the matrices; the convolution has about as many operations.
+    The fastest call counts, for nothing can make a core faster. ``side`` is that of the matrices;
+    the convolution has about as many operations.
     """
     matrix = torch.randn(side, side)
     size = side // 16
@@ -137,17 +115,6 @@ def peak_flops(*, repeats: int = 10, side: int = 1024) -> dict[str, float]:
             case.name: count_flops(case) / min(timing.cpu)
             for case, timing in zip(cases, timings, strict=True)
         }
-
-
-def summary(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return median, least and most."""
-    return statistics.median(values), min(values), max(values)
-
-
-def highest_memory() -> float:
-    """Return the process's largest resident set so far, MiB."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def memory_growth(run: Callable[[], object]) -> float | None:
@@ -169,6 +136,4 @@ def memory_growth(run: Callable[[], object]) -> float | None:
 
 def _status(key: str) -> float:
     """Return an entry of /proc/self/status in MiB."""
-    lines = STATUS.read_text().splitlines()
-    line = next(itertools.dropwhile(lambda one: not one.startswith(f"{key}:"), lines))
-    return int(line.split()[1]) / 2**10
+    return int(re.search(rf"{key}:\s*(\d+)", STATUS.read_text())[1]) / 2**10

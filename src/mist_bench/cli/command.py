@@ -3,8 +3,6 @@
 The files of commands import heavy modules inside the handlers, so that no parse needs torch.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path
@@ -52,12 +50,7 @@ def paths(**meanings: str) -> tuple[Option, ...]:
 
 
 def positive(text: str) -> int:
-    """Return a whole number > 0.
-
-    Raises:
-        ArgumentTypeError: for another whole number.
-        ValueError: for no whole number.
-    """
+    """Return a whole number > 0."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")

@@ -1,7 +1,5 @@
 """The configuration: stored as the workflow resolved it, its keys, and its JSON schema."""
 
-from __future__ import annotations
-
 import argparse
 import json
 

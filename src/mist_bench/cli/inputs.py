@@ -1,7 +1,5 @@
 """What the options of the command line name: specifications, configurations, code and runs."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """The command line: one sub-command per stage, thin, with every expected error in one line."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys

@@ -1,7 +1,5 @@
 """What things cost: a forecast of a target, and the benchmarks."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from collections.abc import Sequence
@@ -61,7 +59,7 @@ def planned_config(preset: str | None, given: Sequence[str]) -> Config:
     """Return the configuration of a preset, of a resolved config.json, or of changes to a preset.
 
     Args:
-        preset: name of a preset; that of config.yaml if ``None``.
+        preset: its name; that of config.yaml if ``None``.
         given: one file, or ``KEY=VALUE`` pairs as in Snakemake's ``--config``.
 
     Raises:
@@ -90,12 +88,7 @@ def bench(options: argparse.Namespace) -> None:
 
 
 def fraction(text: str) -> float:
-    """Return a number in (0, 1].
-
-    Raises:
-        ArgumentTypeError: for another number.
-        ValueError: for no number.
-    """
+    """Return a number in (0, 1]."""
     number = float(text)
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
@@ -110,7 +103,6 @@ def repeats(most: int) -> Option:
 OF = option("--preset", default="cpu", help="of workflow/config (%(default)s)")
 EXPERIMENT = option("--experiment", default="mnist_hard_classification", help="(%(default)s)")
 RUN = (OF, EXPERIMENT, option("--method", default="mist", help="key of methods (%(default)s)"))
-LIMIT = "processor seconds of training at most (%(default)s)"
 AGAINST = (
     "also compare training steps with a preset's, with 'official', or with KEY=VALUE of the "
     "method, such as detector.stride=2"
@@ -140,7 +132,7 @@ kind(
     "time until Both on val reaches given values, on real data",
     *RUN,
     option("--reach", nargs="+", type=fraction, default=[0.8, 0.9, 0.95], help="values of Both"),
-    option("--limit", type=positive, default=300, help=LIMIT),
+    option("--limit", type=positive, default=300, help="most processor seconds (%(default)s)"),
 )
 kind(
     "sharing",

@@ -1,7 +1,5 @@
 """The authors' published weights and datasets in this suite's formats."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What is made of finished runs: metrics, tables, figures and the report; and what they leave."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

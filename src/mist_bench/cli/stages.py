@@ -1,7 +1,5 @@
 """The stages of a run: dataset, features, train, predict, trace, evaluate."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -14,18 +14,9 @@ from typing import Any
 
 import yaml
 
-from mist_bench.config.keywords import ConfigError, hint
+from mist_bench.config.keywords import ConfigError, hint, merge
 
 COMPAT = "official"  # what --config compat=... may say: the published code's behavior
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with the leaves of ``over`` put in; lists are replaced, not joined."""
-    out = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = merge(out[key], value) if both else value
-    return out
 
 
 def without(tree: Any, leaves: Any) -> Any:

@@ -28,6 +28,13 @@ from pydantic.fields import FieldInfo
 from mist_bench.spec import Only, Spec
 from mist_bench.types import Kind, TaskSpec
 
+# of pydantic's errors, in the words of YAML
+WORDS = {
+    **dict.fromkeys(("bool_type", "bool_parsing"), "Input should be true or false"),
+    **dict.fromkeys(("model_type", "dict_type", "dataclass_type"), "Input should be a mapping"),
+    **dict.fromkeys(("list_type", "tuple_type"), "Input should be a list"),
+}
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; its message is one line for the user."""
@@ -63,7 +70,7 @@ def keyword_values(
         ConfigError: as ``checked``, for a value that it does not take.
     """
     model = keywords_of(function, kind)
-    return dict(checked(where, params, model, f" by {model.__name__}"))
+    return dict(checked(where, merge(defaults(model), params), model, f" by {model.__name__}"))
 
 
 @cache
@@ -84,6 +91,15 @@ def parameters(module: str, function: str, kind: Kind | None = None) -> type[Spe
         raise ConfigError(
             f"module {module!r}: the keywords of {function} cannot be read: {problem}"
         ) from None
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the leaves of ``over`` put in; lists are replaced, not joined."""
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merge(out[key], value) if both else value
+    return out
 
 
 def check_task(module: str, task: TaskSpec, params: Mapping[str, Any]) -> None:
@@ -150,18 +166,19 @@ def explain(error: ValidationError, model: type[BaseModel], place: str = "") -> 
     first = error.errors()[0]
     path, text = first["loc"], first["msg"].removeprefix("Value error, ")
     where = ".".join(map(str, path)) + ": " if path else ""
+    if first["type"] == "missing" and isinstance(path[-1], int):
+        return f"{'.'.join(map(str, path[:-1]))}: item {path[-1] + 1} of the list is missing"
     if first["type"] == "missing":
         field = fields_at(model, path[:-1]).get(str(path[-1]))
         meaning = f": {field.description}" if field and field.description else ""
         return f"{where}this key is required{place}{meaning}"
     if first["type"] == "extra_forbidden":
         return f"{where}unknown key{hint(str(path[-1]), fields_at(model, path[:-1]))}"
-    given = first.get("input")
-    if first["type"] == "json_invalid" or (
-        isinstance(given, dict) and first["type"] == "value_error"
-    ):
-        return f"{where}{text}"
-    return f"{where}{text} (got {given!r})"
+    given, whole = first.get("input"), first["type"] in ("value_error", "json_invalid")
+    text = WORDS.get(first["type"], text).replace("Tuple should", "List should")
+    return (
+        f"{where}{text}" if whole and isinstance(given, dict) else f"{where}{text} (got {given!r})"
+    )
 
 
 def check_names(where: str, names: Iterable[str], known: Iterable[str]) -> None:

@@ -20,8 +20,15 @@ from mist_bench.config.keywords import source
 ROOTS = ("mist_bench",)
 # they carry values from the user to a stage, and those values are part of the stage's spec
 NEUTRAL = (
-    *("mist_bench.cli", "mist_bench.config", "mist_bench.spec", "mist_bench.models.specs"),
-    *("mist_bench.datasets.standin.specs", "mist_bench.run.machine"),
+    *("mist_bench.cli", "mist_bench.spec", "mist_bench.models.specs", "mist_bench.run.machine"),
+    "mist_bench.datasets.standin.specs",
+    # not config.targets, which says what stands in a table
+    *(
+        f"mist_bench.config.{name}"
+        for name in ("docs", "editor", "files", "keywords", "provenance")
+    ),
+    *(f"mist_bench.config.{name}" for name in ("provenance", "resolve", "schema", "user")),
+    "mist_bench.config.workflow",
 )
 # the modules a stage always uses; a dataset's or method's own module comes on top
 STAGES = {

@@ -84,7 +84,8 @@ def validate(merged: Mapping[str, Any]) -> Config:
     for name, entry in config.methods.items():
         where = f"methods.{name}.experiments"
         check_names(where, entry.experiments, config.experiments)
-        for kind in entry.params:
+        kinds = {s.task for s in config.experiments.values() if name in s.methods + s.rivals}
+        for kind in entry.params.keys() - kinds:  # those of experiments are checked with theirs
             method_params(config, name, kind, {})
         for experiment, own in entry.experiments.items():
             if own.extends is not None:

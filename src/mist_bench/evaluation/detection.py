@@ -7,8 +7,6 @@ ground-truth K", Sec. 5.3); with K = L, as on MNIST-hard, this changes nothing. 
 the recall that goes with it, ``*_precision``, ``*_f1`` and the diagnostics use all detections.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -16,6 +14,7 @@ import numpy as np
 
 from mist_bench.evaluation.matching import (
     IOU_THRESHOLD,
+    Pairs,
     Scene,
     greedy_matching,
     match_boxes,
@@ -40,9 +39,14 @@ def num_instances(scenes: Scenes) -> int:
     return count
 
 
-def box_hits(scene: Scene) -> int:
-    """Return how many instances are matched one-to-one with IoU >= 0.5 and equal label."""
-    return len(match_labeled_boxes(scene)[0])
+def hits_of(match: Callable[[Scene], Pairs]) -> Hits:
+    """Return how many instances a one-to-one matching serves, as a function of the scene."""
+    return lambda scene: len(match(scene)[0])
+
+
+overlaps = hits_of(match_boxes)
+box_hits = hits_of(match_labeled_boxes)
+center_hits = hits_of(match_labeled_centers)
 
 
 def greedy_box_hits(scene: Scene) -> int:
@@ -51,11 +55,6 @@ def greedy_box_hits(scene: Scene) -> int:
     It prints an F1 of them, equal to their fraction where K = L.
     """
     return len(greedy_matching((scene.iou >= IOU_THRESHOLD) & scene.same_label, scene.iou))
-
-
-def center_hits(scene: Scene) -> int:
-    """Return how many have a detection of their label whose center is inside, one-to-one."""
-    return len(match_labeled_centers(scene)[0])
 
 
 def greedy_center_hits(scene: Scene) -> int:
@@ -85,11 +84,6 @@ def label_hits_official(scene: Scene) -> int:
     return len(scene.true_labels) - missing.total() + missing[0]
 
 
-def overlaps(scene: Scene) -> int:
-    """Return how many instances are matched one-to-one with IoU >= 0.5, whatever their label."""
-    return len(match_boxes(scene)[0])
-
-
 def overlaps_official(scene: Scene) -> int:
     """Return how many instances some detection overlaps with IoU > 0.5.
 
@@ -107,11 +101,15 @@ def fraction(scenes: Scenes, hits: Hits) -> float:
 
 def precision_recall_f1(scenes: Scenes, hits: Hits) -> tuple[float, float, float]:
     """Return precision, recall and F1 of all detections, of which some are hits."""
-    detections, instances = (
-        sum(map(len, boxes))
-        for boxes in ([s.boxes for s in scenes], [s.true_boxes for s in scenes])
-    )
+    detections = sum(len(scene.boxes) for scene in scenes)
+    instances = sum(len(scene.true_boxes) for scene in scenes)
     return ratios(sum(map(hits, scenes)), detections, instances)
+
+
+def by_name(scenes: Scenes, hits: Hits, pattern: str = "{}") -> dict[str, float]:
+    """Return precision, recall and F1 by name; ``{}`` stands in ``pattern`` for which one."""
+    names = (pattern.format(one) for one in ("precision", "recall", "f1"))
+    return dict(zip(names, precision_recall_f1(scenes, hits), strict=True))
 
 
 def ratios(hits: int, detections: int, instances: int) -> tuple[float, float, float]:
@@ -147,23 +145,19 @@ def location_metrics(scenes: Scenes) -> dict[str, float | None]:
     detection's center; ``detections_per_instance`` the ratio of their numbers; ``count_accuracy``
     the fraction of images with as many detections as ground truths.
     """
-    errors, surplus, misses, detections, near = [], 0, 0, 0, 0
+    errors, surplus, misses, detections = [], 0, 0, 0
     for scene in scenes:
         rows, columns = match_boxes(scene)
-        near += len(match_centers(scene)[0])
         offset = scene.boxes[rows, :2] - scene.true_boxes[columns, :2]
         errors.append(np.hypot(offset[:, 0], offset[:, 1]))
         surplus += int((scene.iou >= IOU_THRESHOLD).any(1).sum()) - len(rows)
         misses += int((scene.center_distance > 1).all(0).sum())
         detections += len(scene.boxes)
     instances, distances = num_instances(scenes), np.concatenate(errors)
-    center_precision, center_recall, center_f1 = ratios(near, detections, instances)
     return {
         "iou50": fraction(scenes, overlaps),
         "iou50_official": fraction(scenes, overlaps_official),
-        "center_precision": center_precision,
-        "center_recall": center_recall,
-        "center_f1": center_f1,
+        **by_name(scenes, hits_of(match_centers), "center_{}"),
         "center_error": float(distances.mean()) if len(distances) else None,
         "duplicate_rate": surplus / detections if detections else 0.0,
         "miss_rate": misses / instances,
@@ -175,8 +169,6 @@ def location_metrics(scenes: Scenes) -> dict[str, float | None]:
 def label_metrics(scenes: Scenes) -> dict[str, float]:
     """Return every metric that needs labels, by name: of Table 2, then of Table 4."""
     both_precision, _, both_f1 = precision_recall_f1(scenes, box_hits)
-    names = ("precision", "recall", "f1")
-    official = precision_recall_f1(scenes, greedy_center_hits)
     return {
         "classification": fraction(scenes, label_hits),
         "classification_official": fraction(scenes, label_hits_official),
@@ -184,8 +176,8 @@ def label_metrics(scenes: Scenes) -> dict[str, float]:
         "both_official": fraction(scenes, greedy_box_hits),
         "both_precision": both_precision,
         "both_f1": both_f1,
-        **dict(zip(names, precision_recall_f1(scenes, center_hits), strict=True)),
-        **dict(zip([f"{n}_official" for n in names], official, strict=True)),
+        **by_name(scenes, center_hits),
+        **by_name(scenes, greedy_center_hits, "{}_official"),
     }
 
 
@@ -199,12 +191,9 @@ def class_metrics(scenes: Scenes, num_classes: int, background: int) -> dict[str
     hits, detections, instances = np.zeros((3, num_classes), np.int64)
     for scene in scenes:
         rows, _ = match_labeled_centers(scene)
-        for total, labels in (
-            (hits, scene.labels[rows]),
-            (detections, scene.labels),
-            (instances, scene.true_labels),
-        ):
-            total += np.bincount(labels, minlength=num_classes)
+        hits += np.bincount(scene.labels[rows], minlength=num_classes)
+        detections += np.bincount(scene.labels, minlength=num_classes)
+        instances += np.bincount(scene.true_labels, minlength=num_classes)
     metrics: dict[str, float | None] = {}
     for label in (one for one in range(num_classes) if one != background):
         found, true = int(detections[label]), int(instances[label])

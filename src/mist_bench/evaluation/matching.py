@@ -3,14 +3,13 @@
 K detections and L ground-truth instances of one image; C classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 from mist_bench.boxes import box_iou
@@ -56,34 +55,34 @@ class Scene:
         half = np.maximum(self.true_boxes[None, :, 2:] / 2, np.finfo(np.float32).tiny)
         return (offset / half).max(-1)
 
-    def best(self, count: int) -> Scene:
+    def best(self, count: int) -> Self:
         """Return the scene with only the ``count`` detections of highest score, in their order."""
         if len(self.scores) <= count:
             return self
         return self.only(np.sort(np.argsort(-self.scores, kind="stable")[:count]))
 
-    def only(self, kept: NDArray, true: NDArray | slice = slice(None)) -> Scene:
+    def only(self, kept: NDArray, true: NDArray | slice = slice(None)) -> Self:
         """Return the scene with the detections ``kept`` and the ground truths ``true``."""
-        return Scene(
-            self.boxes[kept],
-            self.scores[kept],
-            self.labels[kept],
-            self.true_boxes[true],
-            self.true_labels[true],
-        )
+        found = {name: getattr(self, name)[kept] for name in ("boxes", "scores", "labels")}
+        truth = {name: getattr(self, name)[true] for name in ("true_boxes", "true_labels")}
+        return replace(self, **found, **truth)
 
 
 def stored_scene(predictions: Arrays, truth: Arrays, i: int) -> Scene:
     """Return image ``i`` of stored predictions (``run/prediction.py``) and of its split."""
-    found, count = predictions["counts"][i], truth["counts"][i]
+    found = predictions["counts"][i]
+    boxes, scores = (predictions[name][i, :found] for name in ("boxes", "scores"))
     labels = predictions["labels"][i, :found] if "labels" in predictions else np.full(found, -1)
-    return Scene(
-        predictions["boxes"][i, :found].astype(np.float64),
-        predictions["scores"][i, :found],
-        labels,
-        truth["boxes"][i, :count].astype(np.float64),
-        truth["labels"][i, :count],
-    )
+    return scene_of(boxes, scores, labels, truth, i)
+
+
+def scene_of(
+    boxes: ArrayLike, scores: ArrayLike, labels: ArrayLike, truth: Arrays, i: int
+) -> Scene:
+    """Return detections of image ``i`` of a split beside its ground truth."""
+    boxes, true_boxes = (np.asarray(b).astype(np.float64) for b in (boxes, truth["boxes"][i]))
+    scores, labels, n = np.asarray(scores), np.asarray(labels), truth["counts"][i]
+    return Scene(boxes, scores, labels, true_boxes[:n], truth["labels"][i, :n])
 
 
 def maximum_matching(allowed: NDArray, quality: NDArray) -> Pairs:

@@ -3,8 +3,6 @@
 N images, Kmax detections at most in one, Lmax instances at most in one, C channels or classes.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -145,13 +143,10 @@ def check_shapes(images: int, predictions: Arrays) -> None:
     for name in ("counts", "boxes", "scores", "labels"):
         if name not in predictions:
             raise ValueError(f"array {name!r} is missing")
-    counts, scores = predictions["counts"], predictions["scores"]
-    if counts.shape != (images,):
-        raise ValueError(f"counts must be ({images},), one per test image, got {counts.shape}")
-    if scores.ndim != 2 or len(scores) != images:
-        raise ValueError(f"scores must be ({images}, Kmax), got {scores.shape}")
-    most = scores.shape[1]
-    for name, shape in (("boxes", (images, most, 4)), ("labels", (images, most))):
+    most = (predictions["scores"].shape or (0,))[-1]
+    shapes = {"counts": (images,), "scores": (images, most)}
+    shapes |= {"boxes": (images, most, 4), "labels": (images, most)}
+    for name, shape in shapes.items():
         if predictions[name].shape != shape:
             raise ValueError(f"{name} must be {shape}, got {predictions[name].shape}")
 

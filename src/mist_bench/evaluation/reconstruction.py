@@ -1,7 +1,5 @@
 """How well images are reconstructed (Table 1). N images of C channels, H by W pixels."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

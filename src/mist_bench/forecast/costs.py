@@ -3,13 +3,11 @@
 Steps are made over images made up in memory, so that no dataset is needed.
 """
 
-from __future__ import annotations
-
 import importlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,28 +38,18 @@ Spec = RunSpec | DatasetSpec | FeatureSpec
 class Cost:
     """What a job costs, as far as it could be timed.
 
-    Attributes:
-        seconds: of one unit, a step or an image; processor seconds over all threads, or seconds
-            on the clock where a GPU works. ``None`` where it was not timed.
-        timed: units that were timed.
-        start: seconds that a job takes once.
-        flops: floating-point operations of one step, as ``timing.count_flops`` counts them.
-        predict: seconds of the prediction of one image.
-        weights: bytes of a run's weights and checkpoint.
-        prediction: bytes of the predictions of one image, before compression.
-        gpu: whether a GPU did the work.
-        note: why it was not timed.
+    Seconds are those of the processor over all threads, or on the clock where a GPU works.
     """
 
-    seconds: float | None
-    timed: int = 0
-    start: float = 0.0
-    flops: int = 0
-    predict: float = 0.0
-    weights: int = 0
-    prediction: float = 0.0
-    gpu: bool = False
-    note: str = ""
+    seconds: float | None  # of one unit, a step or an image; None where it was not timed
+    timed: int = 0  # units
+    start: float = 0.0  # seconds that a job takes once
+    flops: int = 0  # of one step
+    predict: float = 0.0  # seconds of the prediction of one image
+    weights: int = 0  # bytes of a run's weights and checkpoint
+    prediction: float = 0.0  # bytes of the predictions of one image, before compression
+    gpu: bool = False  # did the work
+    note: str = ""  # why it was not timed
 
 
 def measurer(config: Config, limit: float) -> Callable[[Spec], Cost]:
@@ -88,11 +76,7 @@ def measurer(config: Config, limit: float) -> Callable[[Spec], Cost]:
 def run_cost(spec: RunSpec, device: torch.device, *, limit: float, start: float) -> Cost:
     """Return what a run costs, from its first training steps and the prediction of a batch.
 
-    Args:
-        spec: the run; its threads and its batch size are used.
-        device: where it is to run.
-        limit: wall seconds after which no further step begins; slow steps get one timed call.
-        start: processor seconds that a process needs before it can begin.
+    ``start`` are the seconds of the processor before a process can begin.
     """
     use_deterministic_torch(spec.training.threads, tf32=spec.training.precision == "tf32")
     setup, gpu = Setup(spec, device=device), device.type == "cuda"
@@ -128,32 +112,24 @@ def time_calls(case: Case, *, calls: int, limit: float) -> Timing:
 
 
 def mean_of(timing: Timing, gpu: bool) -> float:
-    """Return the mean seconds of a call: of the processor, which ignores what else runs here.
-
-    Where a GPU works, the processor waits, and the clock counts.
-    """
+    """Return the mean seconds of a call: of the processor, or on the clock where a GPU works."""
     return statistics.mean(timing.wall if gpu else timing.cpu)
 
 
 def stored_bytes(method: Method) -> int:
     """Return the bytes of a run's weights, which it keeps twice, and of its checkpoint."""
-
-    def total(values: Iterable[object]) -> int:
-        return sum(one.nbytes for one in values if isinstance(one, Tensor))
-
     states = [one for opt in method.optimizers.values() for one in opt.state.values()]
-    return 3 * total(method.state_dict().values()) + sum(total(one.values()) for one in states)
+    moments = [value for state in states for value in state.values() if isinstance(value, Tensor)]
+    stored = [*method.state_dict().values()] * 3 + moments
+    return sum(one.nbytes for one in stored)
 
 
 def dataset_cost(spec: DatasetSpec, *, limit: float) -> Cost:
     """Return what a dataset costs, from small ones in a temporary folder.
 
     What one image more takes is told from two of different size, so that the reading of digits
-    counts once a split.
-
-    Args:
-        spec: the dataset; photographs are neither fetched nor read.
-        limit: processor seconds; if ``MORE`` images take longer, no more are made.
+    counts once a split. Photographs are neither fetched nor read. If ``MORE`` images take longer
+    than ``limit`` seconds of the processor, no more are made.
     """
     if spec.params.get("root") or spec.params.get("download"):
         return Cost(None, note="photographs")
@@ -161,8 +137,7 @@ def dataset_cost(spec: DatasetSpec, *, limit: float) -> Cost:
     def seconds(size: int) -> float:
         few = spec.model_copy(update={"sizes": {"train": size}})
         with tempfile.TemporaryDirectory() as folder:
-            run = partial(build_dataset, few, Path(folder, spec.name))
-            return Case("dataset", run).once()[1]
+            return Case("", partial(build_dataset, few, Path(folder, spec.name))).once()[1]
 
     try:
         seconds(1)  # the first imports what the others need
@@ -184,19 +159,13 @@ def feature_cost(
     limit: float,
     start: float,
 ) -> Cost:
-    """Return what a dataset's features cost, from a few images that go through the backbone.
+    """Return what features of (3, H, W) images cost, from a few that go through the backbone.
 
-    Args:
-        spec: the backbone; if its weights can only be had by a download, random ones are timed.
-        device: where it is to run.
-        image_size: (3, H, W) of the images.
-        limit: wall seconds after which no further images are looked at.
-        start: processor seconds that a process needs before it can begin.
+    If its weights can only be had by a download, random ones are timed.
     """
     use_deterministic_torch(1)
     module = importlib.import_module(spec.network.module)
-    build = getattr(module, "trunk", None)
-    network = build() if build else module.build(**spec.network.params)
+    network = module.trunk() if hasattr(module, "trunk") else module.build(**spec.network.params)
     network = network.to(device, memory_format=torch.channels_last).eval()
     images = np.random.default_rng(0).integers(256, size=(CHUNK, *image_size), dtype=np.uint8)
     gpu = device.type == "cuda"

@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,27 +28,16 @@ logger = logging.getLogger("mist_bench")
 
 @dataclass(frozen=True)
 class Job:
-    """Equal work: the runs of a method on an experiment, a dataset, or its features.
-
-    Attributes:
-        kind: which of the three.
-        spec: what it depends on; of runs, with the first seed.
-        todo: how many are to be done; of runs, one per seed.
-        done: how many have been done before.
-        units: steps of a run, or images.
-        predicted: images that a run predicts, in its validations and at the end.
-        tested: images whose predictions are stored.
-        size: bytes of a dataset or its features; a run's are measured.
-    """
+    """Equal work: the runs of a method on an experiment, a dataset, or its features."""
 
     kind: Kind
-    spec: RunSpec | DatasetSpec | FeatureSpec
-    todo: int
-    done: int
-    units: int
-    predicted: int = 0
-    tested: int = 0
-    size: int = 0
+    spec: RunSpec | DatasetSpec | FeatureSpec  # of runs, with the first seed
+    todo: int  # of runs, one per seed
+    done: int  # before
+    units: int  # steps of a run, or images
+    predicted: int = 0  # images, in a run's validations and at its end
+    tested: int = 0  # images whose predictions are stored
+    size: int = 0  # bytes of a dataset or its features; a run's are measured
 
     @property
     def names(self) -> tuple[str, str]:
@@ -100,26 +90,20 @@ def target_runs(config: Config, target: str, results: Path) -> list[targets.Run]
     all_of = {"tables": targets.TABLES, "figures": tuple(targets.FIGURES)}
     known = [*all_of, "report", *targets.tables(config), *targets.FIGURES]
     settings.check_names("target", [target], known)
-    runs: list[targets.Run] = []
     if target == "report":  # its metrics are of every experiment
-        runs += [
-            run for name in config.experiments for run in targets.experiment_runs(config, name)
-        ]
-        runs += targets.evaluated_rivals(config, results)
+        lists = [targets.experiment_runs(config, name) for name in config.experiments]
+        lists.append(targets.evaluated_rivals(config, results))
     else:
-        for name in all_of.get(target, (target,)):
-            of = targets.figure_runs if name in targets.FIGURES else targets.table_runs
-            runs += of(config, name)
-    return list(dict.fromkeys(runs))
+        names = all_of.get(target, (target,))
+        lists = [targets.figure_runs(config, name) for name in names if name in targets.FIGURES]
+        lists += [targets.table_runs(config, name) for name in names if name not in targets.FIGURES]
+    return list(dict.fromkeys(chain.from_iterable(lists)))
 
 
 def plan_jobs(config: Config, target: str, results: Path) -> list[Job]:
     """Return the datasets, features and runs that a target needs, in the order they are made.
 
-    Args:
-        config: of the preset.
-        target: as for ``target_runs``.
-        results: the preset's folder; what is in it is not made again.
+    The arguments are those of ``target_runs``; what is in ``results`` is not made again.
 
     Raises:
         ConfigError: for an unknown target, or one that the preset has no run for.
@@ -178,13 +162,7 @@ def data_jobs(config: Config, name: str, results: Path) -> list[Job]:
 
 
 def forecast(config: Config, jobs: Iterable[Job], *, limit: float) -> list[Forecast]:
-    """Return what each job costs; of runs whose steps are equal, one is timed.
-
-    Args:
-        config: of the preset.
-        jobs: what a target needs.
-        limit: wall seconds after which no further step or image of a job is timed.
-    """
+    """Return what each job costs, see ``measurer``; of runs whose steps are equal, one is timed."""
     from mist_bench.forecast.costs import measurer
 
     measure = measurer(config, limit)
@@ -231,9 +209,7 @@ def wall_seconds(forecasts: Iterable[Forecast], cores: int) -> float:
 def makespan(jobs: Iterable[tuple[float, int]], cores: int) -> float:
     """Return when the last of ``jobs`` ends, if the longest that is left begins whenever it can.
 
-    Args:
-        jobs: seconds and cores of each, not more than there are.
-        cores: how many there are.
+    ``jobs`` are the seconds and cores of each, not more than the ``cores`` that there are.
     """
     free = [0.0] * cores  # when each core is free
     for seconds, threads in sorted(jobs, reverse=True):

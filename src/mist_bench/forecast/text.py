@@ -1,31 +1,24 @@
 """A forecast in words: a table for the terminal, and its totals."""
 
-from __future__ import annotations
-
 import io
-import shutil
 from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mist_bench.bench.records import three_digits
 from mist_bench.forecast.jobs import Forecast, core_seconds, wall_seconds
 
 TIMES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (0.001, "ms"))
 SIZES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
-WIDTH = 120  # characters, where there is no terminal
+WIDTH = 1000  # characters: in a narrow terminal, too, no name is cut
 NAMES = ("experiment or dataset", "method")
 NUMBERS = ("to do", "done", "units", "GFLOP", "one takes", "timed", "job takes", "stores")
 
 
 def text(forecasts: Sequence[Forecast], cores: int) -> str:
-    """Return the table of a forecast and its totals.
-
-    Args:
-        forecasts: of all jobs of a target.
-        cores: that work at the same time.
-    """
+    """Return the table of the forecasts of a target's jobs on ``cores``, and their totals."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for head in NAMES:
         table.add_column(head, no_wrap=True)
@@ -34,8 +27,7 @@ def text(forecasts: Sequence[Forecast], cores: int) -> str:
     for one in forecasts:
         table.add_row(*cells(one))
     page = io.StringIO()
-    width = shutil.get_terminal_size((WIDTH, 1)).columns
-    Console(file=page, width=width).print(table)
+    Console(file=page, width=WIDTH).print(table)
     lines = [line.rstrip() for line in page.getvalue().splitlines()]
     return "\n".join([*lines, *totals(forecasts, cores)])
 
@@ -76,8 +68,3 @@ def in_units(value: float, units: Sequence[tuple[float, str]]) -> str:
     """Return a time or a size in the first of descending units that it reaches."""
     size, name = next((unit for unit in units if value >= unit[0]), units[-1])
     return f"{three_digits(value / size)} {name}"
-
-
-def three_digits(number: float) -> str:
-    """Return a number with 3 digits, or all those before the point, without an exponent."""
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

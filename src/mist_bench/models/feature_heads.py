@@ -19,29 +19,17 @@ class FeatureHeatmap(nn.Module):
         in_channels: C.
         channels: channels of the 3x3 convolutions.
         blocks: 3x3 convolutions.
-        stride: cells of the map per cell of the features: 1.
         outputs: 1 for the response alone, 3 with offsets.
         normalized: batch norm before the first convolution: features of different channels differ
             in scale (not in the paper).
-
-    Raises:
-        ValueError: for another stride.
     """
 
+    stride = 1  # cells of the features per cell of the map
+
     def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        blocks: int,
-        stride: int,
-        outputs: int,
-        *,
-        normalized: bool,
+        self, in_channels: int, channels: int, blocks: int, outputs: int, *, normalized: bool
     ):
         super().__init__()
-        if stride != 1:
-            raise ValueError(f"heatmaps on features have stride 1, got {stride}")
-        self.stride = stride
         widths = [in_channels, *[channels] * blocks]
         layers: list[nn.Module] = [nn.BatchNorm2d(in_channels)] if normalized else []
         for inside, width in pairwise(widths):

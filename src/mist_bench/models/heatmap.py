@@ -85,9 +85,9 @@ def build_heatmap(in_channels: int, spec: HeatmapSpec, outputs: int) -> nn.Modul
         spec: which network, and its size.
         outputs: channels of the map.
     """
-    sizes = (in_channels, spec.channels, spec.blocks, spec.stride, outputs)
+    sizes = (in_channels, spec.channels, spec.blocks)
     if spec.networks == "compact":
-        return CompactHeatmap(*sizes)
+        return CompactHeatmap(*sizes, spec.stride, outputs)
     if spec.networks == "official":
-        return OfficialHeatmap(*sizes)
-    return FeatureHeatmap(*sizes, normalized=spec.networks == "features")
+        return OfficialHeatmap(*sizes, outputs)
+    return FeatureHeatmap(*sizes, outputs, normalized=spec.networks == "features")

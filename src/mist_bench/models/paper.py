@@ -60,18 +60,14 @@ class OfficialHeatmap(nn.Module):
         in_channels: C of the images, or as many copies of the channel of gray ones.
         channels: channels inside; 32 in the paper.
         blocks: residual blocks; 4 in the paper.
-        stride: pixels per cell: 1.
         outputs: 1 for the response alone, 3 with offsets, K for one channel per patch.
-
-    Raises:
-        ValueError: for another stride.
     """
 
-    def __init__(self, in_channels: int, channels: int, blocks: int, stride: int, outputs: int):
+    stride = 1  # px per cell
+
+    def __init__(self, in_channels: int, channels: int, blocks: int, outputs: int):
         super().__init__()
-        if stride != 1:
-            raise ValueError(f"the official heatmap network has stride 1, got {stride}")
-        self.stride, self.in_channels = stride, in_channels
+        self.in_channels = in_channels
         self.margin = 2 * blocks
         self.norm = nn.BatchNorm2d(in_channels)
         self.stage = ResidualStage(in_channels, channels, blocks, padding=0)

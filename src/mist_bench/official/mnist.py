@@ -54,12 +54,9 @@ def make_split(split: str, size: int, rng: Generator, *, root: Folder) -> Split:
     images, labels = list_images(folder, split), read_labels(folder / f"{name}_labels.txt")
     path = folder / f"{name}_keypoints.npy"
     keypoints = read_keypoints(path)
-    if not len(images) == len(labels) == len(keypoints):
-        found = f"{len(images)} images, {len(labels)} rows of labels, {len(keypoints)} of keypoints"
+    if labels.shape != keypoints.shape[:2] or len(labels) != len(images):
+        found = f"{len(images)} images, {labels.shape} labels and {keypoints.shape[:2]} keypoints"
         raise ValueError(f"{folder}: split {name} has {found}")
-    if labels.shape != keypoints.shape[:2]:
-        found = f"{labels.shape[1]} labels and {keypoints.shape[1]} keypoints"
-        raise ValueError(f"{folder}: an image of split {name} has {found}")
     images, labels, keypoints = images[:size], labels[:size], keypoints[:size]
     N, L = labels.shape
     arrays = {

@@ -21,7 +21,6 @@ from mist_bench.config.schema import SPLITS
 from mist_bench.datasets.files import Split, padded
 from mist_bench.datasets.photographs.annotations import (
     Photograph,
-    Problem,
     Reading,
     UnusableError,
     clip_box,
@@ -29,7 +28,7 @@ from mist_bench.datasets.photographs.annotations import (
 )
 from mist_bench.datasets.photographs.crops import FORMATS, open_image
 from mist_bench.datasets.photographs.report import problems_text
-from mist_bench.datasets.photographs.voc import photo_id, read_folder
+from mist_bench.datasets.photographs.voc import photo_id, read_folder, read_list
 from mist_bench.spec import Count, Folder
 
 SOURCE = "the authors' PASCAL+COCO"
@@ -42,7 +41,8 @@ def sizes(root: Path) -> dict[str, int]:
     Raises:
         ValueError: if none is.
     """
-    there = {split: list_names(root, split) for split in SPLITS if list_path(root, split).is_file()}
+    paths = {split: list_path(root, split) for split in SPLITS}
+    there = {split: read_list(path) for split, path in paths.items() if path.is_file()}
     if not any(there.values()):
         raise ValueError(f"{root}: no image is listed in ImageSets/Main/{{train,val,test}}.txt")
     return {split: len(names) for split, names in there.items() if names}
@@ -52,10 +52,11 @@ def canvas(root: Path, side: int, multiple: int) -> tuple[int, int]:
     """Return the least (H, W), whole multiples, that holds every image of shorter side ``side``."""
     found = [(side, side)]
     for split in sizes(root):
-        for name in list_names(root, split):
+        for name in read_list(list_path(root, split)):
             try:
-                found.append(resized(image_size(image_path(root, name)), side)[::-1])
-            except UnusableError:
+                with Image.open(image_path(root, name), formats=FORMATS) as image:
+                    found.append(resized(image.size, side)[::-1])
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
                 continue  # the split that needs it will tell
     H, W = (multiple * math.ceil(length / multiple) for length in np.max(found, axis=0).tolist())
     return H, W
@@ -90,7 +91,7 @@ def make_split(
         ValueError: in one line, if no image is left or names are not of different images.
     """
     folder = Path(root).resolve()
-    names = list_names(folder, split)[:size]
+    names = read_list(list_path(folder, split))[:size]
     reading = read_folder(folder, folder)
     check_different(folder, split, names, reading)
     photos = {photo.id: photo for photo in reading.photographs}
@@ -103,8 +104,7 @@ def make_split(
         try:
             cuts.append(resize(photos[key], image_path(folder, name), side, max_instances))
         except UnusableError as problem:
-            file = f"JPEGImages/{name}.jpg"
-            problems.append(Problem(key, file, problem.reason, problem.detail))
+            problems.append(problem.of(key, f"JPEGImages/{name}.jpg"))
     if not cuts:
         first = f", first {problems[0].photo}: {problems[0].detail}" if problems else ""
         raise ValueError(f"{root}: split {split} has no image that can be used{first}")
@@ -119,12 +119,6 @@ def make_split(
 def list_path(root: Path, split: str) -> Path:
     """Return the list of a split's images."""
     return root / "ImageSets" / "Main" / f"{split}.txt"
-
-
-def list_names(root: Path, split: str) -> list[str]:
-    """Return the names in the list of a split, as they are: ``image_path`` checks them."""
-    text = list_path(root, split).read_text(encoding="utf-8", errors="replace")
-    return [line.split()[0] for line in text.splitlines() if line.strip()]
 
 
 def check_different(folder: Path, split: str, names: list[str], reading: Reading) -> None:
@@ -146,17 +140,6 @@ def check_different(folder: Path, split: str, names: list[str], reading: Reading
 def image_path(root: Path, name: str) -> Path:
     """Return the image of a name in a list, which may not lead elsewhere."""
     return root / "JPEGImages" / inside(f"{name}.jpg")
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return the (W, H) of an image's file in px; its annotation may be of the whole photograph."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.size
-    except FileNotFoundError:
-        raise UnusableError("missing image", "there is no such file") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnusableError("broken image", type(error).__name__) from None
 
 
 def resized(size: tuple[int, int], side: int) -> tuple[int, int]:

@@ -22,15 +22,12 @@ from mist_bench.types import Batch
 
 
 def gather_patches(images: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Return S(I, {x_k}) by reading four pixels per sample; equal to ``sample_patches``.
+    """Return S(I, {x_k}), (B, K, C, p, p), by reading four pixels per sample.
 
     Args:
         images: (B, C, H, W).
         boxes: (B, K, 4) cxcywh, in pixels; differentiable.
         size: p, samples per side; the outer ones lie on the box edge.
-
-    Returns:
-        (B, K, C, p, p), zero outside the image.
     """
     B, C, H, W = images.shape
     K = boxes.shape[1]
@@ -69,11 +66,7 @@ def square_top_k(heatmap: Tensor, count: int, kernel: int) -> Tensor:
 
 
 class OfficialStep:
-    """The official step over a method of the paper preset.
-
-    Args:
-        method: MIST with the official networks, a local softmax and no offsets; its networks are
-            put into torch's default memory format.
+    """The official step over MIST of the paper preset, put into torch's default memory format.
 
     Raises:
         ValueError: for a recipe that the official code does not have.

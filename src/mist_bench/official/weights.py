@@ -62,19 +62,25 @@ def import_checkpoint(file: Path, out: Path, config: Config, experiment: str | N
         tensors = convert(state, spec)
     except ValueError as error:
         raise ValueError(f"{file}: not the authors' {experiment}: {error}") from None
+    trunk = {k.removeprefix(TRUNK): v for k, v in tensors.items() if k.startswith(TRUNK)}
+    method = build_method(spec, torch.device("cpu"))
+    method.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(TRUNK)})
+    origin = {"origin": "imported from the authors' checkpoint", "file": file.name}
+    origin |= {"sha256": file_digest(file), "experiment": experiment, "commit": commit()}
+    texts = {"config.json": settings.canonical(spec), "origin.json": json.dumps(origin, indent=2)}
+    if trunk:
+        weights = str((out / "backbone.safetensors").absolute())
+        features = plain_features(config, spec.dataset, weights)
+        texts["features.json"] = settings.canonical(features)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         fresh = Path(scratch, "fresh")
         fresh.mkdir()
-        write(fresh, tensors, spec)
-        if experiment == PASCAL:
-            weights = str((out / "backbone.safetensors").absolute())
-            features = settings.canonical(plain_features(config, spec.dataset, weights))
-            (fresh / "features.json").write_text(features + "\n", encoding="utf-8")
-        origin = {"origin": "imported from the authors' checkpoint", "file": file.name}
-        origin |= {"sha256": file_digest(file), "experiment": experiment, "commit": commit()}
-        text = json.dumps(origin, indent=2) + "\n"
-        (fresh / "origin.json").write_text(text, encoding="utf-8")
+        checkpoint.save_weights(fresh / "weights.safetensors", method)
+        if trunk:
+            checkpoint.save_tensors(fresh / "backbone.safetensors", trunk)
+        for name, text in texts.items():
+            (fresh / name).write_text(text + "\n", encoding="utf-8")
         fresh.rename(out)
     return experiment
 
@@ -115,10 +121,6 @@ def read_checkpoint(file: Path) -> State:
 
 def convert(state: Mapping[str, Tensor], spec: RunSpec) -> State:
     """Return the authors' tensors as the state of the method of ``spec``.
-
-    Args:
-        state: as ``read_checkpoint`` returns it.
-        spec: MIST with the official networks, on images or on features.
 
     Returns:
         The state of the method and, on features, of the backbone, whose names begin with ``TRUNK``.
@@ -192,10 +194,8 @@ def stage(theirs: str, ours: str, blocks: int) -> list[tuple[str, str]]:
 
 def check_names(expected: Mapping[str, str], found: Mapping[str, Tensor]) -> None:
     """Raise a ``ValueError`` unless the authors' names are those that are expected."""
-    missing, surplus = (
-        [name for name in one if name not in other]
-        for one, other in ((expected, found), (found, expected))
-    )
+    missing = [name for name in expected if name not in found]
+    surplus = [name for name in found if name not in expected]
     if missing or surplus:
         raise ValueError(
             f"{len(missing)} tensors are missing ({listed(missing)}), {len(surplus)} are "
@@ -215,9 +215,7 @@ def to_one_channel(state: State, method: Method) -> State:
     Any m and v will do; the channels' means are theirs, and make training mode agree too, where
     channels have always been equal. The encoder begins with the convolution: W' = sum_c W_c.
 
-    Args:
-        state: of MIST on three channels, by our names; changed in place.
-        method: that MIST.
+    ``state`` is that of ``method``, MIST on three channels, by our names, and changed in place.
     """
     norm, first = "detector.network.norm.", "detector.network.stage.pointwise."
     names = ("weight", "bias", "running_mean", "running_var")
@@ -237,18 +235,6 @@ def to_one_channel(state: State, method: Method) -> State:
     encoder = "head.network.encoder.levels.0.pointwise.weight"
     state[encoder] = state[encoder].double().sum(1, keepdim=True)
     return state
-
-
-def write(folder: Path, tensors: Mapping[str, Tensor], spec: RunSpec) -> None:
-    """Write converted weights and their specification to ``folder``."""
-    trunk = {k.removeprefix(TRUNK): v for k, v in tensors.items() if k.startswith(TRUNK)}
-    method = build_method(spec, torch.device("cpu"))
-    method.load_state_dict({k: v for k, v in tensors.items() if not k.startswith(TRUNK)})
-    checkpoint.save_weights(folder / "weights.safetensors", method)
-    if trunk:
-        checkpoint.save_tensors(folder / "backbone.safetensors", trunk)
-    text = settings.canonical(spec) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
 
 
 def plain_features(config: Config, dataset: str, weights: str) -> FeatureSpec:

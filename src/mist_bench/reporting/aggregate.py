@@ -3,8 +3,6 @@
 And what of their settings is not the preset's.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -71,7 +69,7 @@ def _rows(
             status, reason = OTHER_SETTINGS, one_line(changed)
     common = names | {"status": status, "reason": reason}
     common |= {key: run.get(key) for key in ("steps", "seconds", "commit")}
-    if status != "ok" or metrics is None:
+    if status != "ok":
         yield common
         return
     common |= {key: metrics.get(key) for key in ("images", "instances")}
@@ -93,13 +91,9 @@ def _status(
     folder: Path, run: dict[str, Any], metrics: dict[str, Any] | None, names: dict[str, Any]
 ) -> tuple[str, str]:
     """Return the status of a run and the reason if it is not ok."""
-    if run.get("status", "ok") != "ok":
-        return "failed", one_line(run.get("reason") or run.get("error") or run["status"])
     if metrics is None:
         broken = bool(run) and (folder / "metrics.json").exists()
         return ("failed", "metrics.json is unreadable") if broken else _without_metrics(folder)
-    if metrics.get("status", "ok") != "ok":
-        return "failed", one_line(metrics.get("reason") or metrics["status"])
     if not isinstance(metrics.get("metrics"), dict):
         return "failed", "metrics.json holds no metrics"
     for key, expected in names.items():

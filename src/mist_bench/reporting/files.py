@@ -1,7 +1,5 @@
 """The paper's numbers, the rule and the deviations; and how files are written."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 
@@ -63,24 +61,24 @@ def read_rule(resources: Path = RESOURCES) -> Rule:
         rule = settings.checked("", content, Rule)
     except (settings.ConfigError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
-    if missing := sorted({*read_paper(resources)["metric"]} - {*rule.tolerance}):
+    if missing := sorted({*read_paper()["metric"]} - {*rule.tolerance}):
         raise ValueError(f"{path}: tolerance.{missing[0]} is missing: the paper has such numbers")
     return rule
 
 
-def read_paper(resources: Path = RESOURCES) -> pd.DataFrame:
+def read_paper() -> pd.DataFrame:
     """Return every number of Tables 1-5: table, experiment, method, metric, value, note.
 
     ``value`` is a fraction, or the RMSE; NaN where the paper prints a dash.
     """
-    return pd.read_csv(resources / "paper_results.csv", keep_default_na=False).assign(
+    return pd.read_csv(RESOURCES / "paper_results.csv", keep_default_na=False).assign(
         value=lambda frame: pd.to_numeric(frame["value"])
     )
 
 
-def read_deviations(resources: Path = RESOURCES) -> pd.DataFrame:
+def read_deviations() -> pd.DataFrame:
     """Return the deviations: id, paper, official_code, choice, config_key, effect."""
-    return pd.read_csv(resources / "deviations.csv", keep_default_na=False, dtype=str)
+    return pd.read_csv(RESOURCES / "deviations.csv", keep_default_na=False, dtype=str)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,8 +1,6 @@
 """One self-contained HTML page: tables, figures, deviations and where every run comes from."""
 
-from __future__ import annotations
-
-import base64
+from base64 import b64encode
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from mist_bench.config.schema import Config
 from mist_bench.config.targets import TABLES, more_tables, run_folder, table_experiment
 from mist_bench.reporting.aggregate import read_json
-from mist_bench.reporting.files import RESOURCES, read_deviations, write_text
+from mist_bench.reporting.files import read_deviations, write_text
 from mist_bench.reporting.tables.formats import groups
 from mist_bench.reporting.tables.verdicts import NO_CLAIM, VERDICTS
 from mist_bench.reporting.tables.write import gather, make_table
@@ -117,11 +115,12 @@ seeds where there are several), the paper's value, the verdict.</p>
 """
 
 
-def write_report(config: Config, results: Path, out: Path, *, resources: Path = RESOURCES) -> None:
+def write_report(config: Config, results: Path, out: Path) -> None:
     """Write index.html to ``out``; figures and tables beside the paper's are those made so far."""
-    evidence = gather(config, results, resources)
+    evidence = gather(config, results)
     grids = [make_table(name, evidence) for name in [*TABLES, *more_tables(config, results)]]
     count = Counter(one.short_verdict for grid in grids if grid.compared for one in grid.cells)
+    pictures = sorted((results / "figures").glob("figure*.png"))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["slug"] = lambda text: text.replace(" ", "-")
     page = environment.from_string(PAGE).render(
@@ -129,8 +128,8 @@ def write_report(config: Config, results: Path, out: Path, *, resources: Path = 
         seeds=", ".join(str(seed) for seed in config.seeds),
         counts=[(word, count[word]) for word in (*VERDICTS, NO_CLAIM) if count[word]],
         tables=[(title(grid.name, config), grid, groups(grid.columns)) for grid in grids],
-        figures=embedded_figures(results / "figures"),
-        deviations=read_deviations(resources).itertuples(index=False),
+        figures=[(path.stem, b64encode(path.read_bytes()).decode("ascii")) for path in pictures],
+        deviations=read_deviations().itertuples(index=False),
         run_columns=["experiment", "method", "seed", "status", *RUN_KEYS],
         runs=run_rows(evidence.runs, results),
     )
@@ -142,14 +141,6 @@ def title(table: str, config: Config) -> str:
     if experiment := table_experiment(config, table):
         return f"Experiment {experiment}"
     return f"Table {table.removeprefix('table').replace('_', ', ')}"
-
-
-def embedded_figures(folder: Path) -> list[tuple[str, str]]:
-    """Return (name, base64 of the PNG) of every figure in ``folder``, by name."""
-    return [
-        (path.stem, base64.b64encode(path.read_bytes()).decode("ascii"))
-        for path in sorted(folder.glob("figure*.png"))
-    ]
 
 
 def run_rows(runs: pd.DataFrame, results: Path) -> list[list[Any]]:

@@ -1,7 +1,5 @@
 """Copy what is worth keeping of a preset's results into results/reference, with its origin."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

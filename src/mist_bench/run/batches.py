@@ -43,11 +43,8 @@ def choose(seed: int, step: int, batch_size: int, size: int) -> NDArray[np.int64
 
     A batch may straddle two epochs, so that no image is dropped and no batch is smaller.
     """
-    first = (step - 1) * batch_size
-    place = np.arange(first, first + batch_size)
-    epochs = place // size
-    orders = {epoch: epoch_order(seed, int(epoch), size) for epoch in np.unique(epochs)}
-    return np.array([orders[epoch][at % size] for epoch, at in zip(epochs, place, strict=True)])
+    places = range((step - 1) * batch_size, step * batch_size)
+    return np.array([epoch_order(seed, place // size, size)[place % size] for place in places])
 
 
 def make_batch(
@@ -65,10 +62,8 @@ def make_batch(
     Raises:
         ValueError: for an unknown supervision, which could otherwise see everything.
     """
-    if supervision not in get_args(Supervision):
-        raise ValueError(
-            f"supervision must be one of {', '.join(get_args(Supervision))}, got {supervision!r}"
-        )
+    if supervision not in (known := get_args(Supervision)):
+        raise ValueError(f"supervision must be one of {', '.join(known)}, got {supervision!r}")
     images = to_images(split["images"][index], device)
     if supervision == "none":
         return Batch(images)

@@ -50,15 +50,11 @@ def save(work: Path, method: Method, info: dict[str, Any]) -> None:
 
 
 def load(work: Path, method: Method, identity: str) -> dict[str, Any] | None:
-    """Restore the checkpoint of ``work`` and return its numbers; ``None`` if there is none.
-
-    Args:
-        work: the folder ``save`` was given.
-        method: restored in place, with its optimizers.
-        identity: digest of config, code and data; must equal the checkpoint's.
+    """Restore ``method`` from the checkpoint of ``work`` and return its numbers; ``None`` without.
 
     Raises:
-        ValueError: if the checkpoint is of another run or damaged.
+        ValueError: if the checkpoint is damaged, or its identity, the digest of config, code, data
+            and device, another.
     """
     folder = next((work / f for f in (FOLDER, f"{FOLDER}.old") if (work / f).is_dir()), None)
     if folder is None:
@@ -79,7 +75,7 @@ def load(work: Path, method: Method, identity: str) -> dict[str, Any] | None:
     for name, optimizer in method.optimizers.items():
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(tensors, f"optimizer.{name}").items():
-            index, entry = key.split(".", 1)
+            index, _, entry = key.partition(".")
             state.setdefault(int(index), {})[entry] = value
         optimizer.load_state_dict({"state": state, "param_groups": groups[name]})
         _restore_layout(optimizer)
@@ -140,4 +136,4 @@ def _restore_layout(optimizer: torch.optim.Optimizer) -> None:
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     start = f"{prefix}."
-    return {key[len(start) :]: value for key, value in tensors.items() if key.startswith(start)}
+    return {key.removeprefix(start): one for key, one in tensors.items() if key.startswith(start)}

@@ -47,34 +47,29 @@ def build_features(spec: FeatureSpec, data: Path, out: Path, device: str) -> Non
     if out.resolve() == data.resolve():
         raise ValueError(f"{out}: the images are here; write their features to another folder")
     use_deterministic_torch(1)
+    chosen = choose_device(device)
     with replacing(out) as folder:
-        _write(spec, data, folder, choose_device(device))
-
-
-def _write(spec: FeatureSpec, data: Path, folder: Path, device: torch.device) -> None:
-    """Write every split and the manifest to ``folder``."""
-    source = load_manifest(data)
-    check_size(spec, source, shutil.disk_usage(folder).free)
-    build = importlib.import_module(spec.network.module).build
-    network = build(**keyword_values("network.params", build, spec.network.params))
-    network = network.to(device, memory_format=torch.channels_last).requires_grad_(False)
-    entries = {}
-    for number, split in enumerate(SPLITS):
-        if split in source["splits"]:
-            arrays = load_split(data, split)
-            draws = Draws(spec, arrays, number) if split == "train" else None
-            entries[split] = _write_split(spec, network, arrays, draws, folder / split, device)
-    manifest = {
-        "name": spec.dataset,
-        "preset": spec.preset,
-        "spec": spec.model_dump(mode="json", exclude={"limit_gib"}),
-        "weights": state_digest(network),
-        "source": source["source"],
-        "dataset": file_digest(data / "manifest.json"),
-        "cells": {"stride": spec.network.stride, "origin": spec.network.origin},
-        "splits": entries,
-    }
-    save_manifest(folder, manifest)
+        source = load_manifest(data)
+        check_size(spec, source, shutil.disk_usage(folder).free)
+        build = importlib.import_module(spec.network.module).build
+        network = build(**keyword_values("network.params", build, spec.network.params))
+        network = network.to(chosen, memory_format=torch.channels_last).requires_grad_(False)
+        splits = {
+            split: _write_split(spec, network, load_split(data, split), folder / split, chosen)
+            for split in SPLITS
+            if split in source["splits"]
+        }
+        manifest = {
+            "name": spec.dataset,
+            "preset": spec.preset,
+            "spec": spec.model_dump(mode="json", exclude={"limit_gib"}),
+            "weights": state_digest(network),
+            "source": source["source"],
+            "dataset": file_digest(data / "manifest.json"),
+            "cells": {"stride": spec.network.stride, "origin": spec.network.origin},
+            "splits": splits,
+        }
+        save_manifest(folder, manifest)
 
 
 def state_digest(network: nn.Module) -> str:
@@ -111,28 +106,23 @@ def check_size(spec: FeatureSpec, manifest: dict, free: int) -> None:
         )
 
 
-class Draws:
-    """The augmented versions of the training images (Sec. 5.2): flips and masks.
+def augmented(
+    spec: FeatureSpec, image: NDArray[np.uint8], number: int, draw: int
+) -> tuple[NDArray[np.uint8], bool]:
+    """Return version ``draw`` of a training image, and whether it is flipped (Sec. 5.2).
 
     Args:
-        spec: probabilities and sizes.
-        arrays: the training split.
-        stream: number of the random stream, so that splits differ.
+        spec: probabilities and sizes of flips and masks.
+        image: (C, H, W) as stored.
+        number: its place in the split.
+        draw: from 0.
     """
-
-    def __init__(self, spec: FeatureSpec, arrays: dict[str, NDArray], stream: int):
-        self.spec, self.arrays, self.stream = spec, arrays, stream
-
-    def image(self, i: int, draw: int) -> tuple[NDArray[np.uint8], bool]:
-        """Return version ``draw`` of image ``i``, (3, H, W), and whether it is flipped."""
-        rng = np.random.default_rng([self.spec.seed, self.stream, i, draw])
-        image = self.arrays["images"][i]
-        flipped = bool(rng.random() < self.spec.flip)
-        image = image[..., ::-1] if flipped else image
-        if self.spec.mask is not None:
-            square = self.spec.mask_shape == "square"
-            image = masked(image, self.spec.mask, rng, square=square)
-        return image, flipped
+    rng = np.random.default_rng([spec.seed, SPLITS.index("train"), number, draw])
+    flipped = bool(rng.random() < spec.flip)
+    image = image[..., ::-1] if flipped else image
+    if spec.mask is not None:
+        image = masked(image, spec.mask, rng, square=spec.mask_shape == "square")
+    return image, flipped
 
 
 def masked(
@@ -166,33 +156,31 @@ def _write_split(
     spec: FeatureSpec,
     network: nn.Module,
     arrays: dict[str, NDArray],
-    draws: Draws | None,
     stem: Path,
     device: torch.device,
 ) -> dict:
-    """Write one split and return the manifest's entry; ``draws`` of ``None`` is the images once."""
-    images, D = arrays["images"], spec.draws if draws else 1
+    """Write one split, that for training augmented, and return the manifest's entry."""
+    images, is_train = arrays["images"], stem.name == "train"
+    D = spec.draws if is_train else 1
     N, _, H, W = images.shape
     s = spec.network.stride
     shape = (N * D, spec.network.channels, H // s, W // s)
     maps = open_memmap(stem.with_suffix(".npy"), mode="w+", dtype=np.float16, shape=shape)
     flipped = np.zeros(N * D, bool)
-    chunk_size = CHUNK[device.type]
-    for start in range(0, N * D, chunk_size):
-        index = range(start, min(start + chunk_size, N * D))
-        if draws:
-            versions = [draws.image(*divmod(k, D)) for k in index]
-            flipped[index.start : index.stop] = [turned for _, turned in versions]
+    for start in range(0, N * D, CHUNK[device.type]):
+        index = range(start, min(start + CHUNK[device.type], N * D))
+        chunk = images[start : index.stop]
+        if is_train:
+            versions = [augmented(spec, images[k // D], *divmod(k, D)) for k in index]
+            flipped[start : index.stop] = [turned for _, turned in versions]
             chunk = np.stack([image for image, _ in versions])
-        else:
-            chunk = images[index.start : index.stop]
         found = network(to_images(chunk, device)).cpu().numpy()
         if found.shape[1:] != shape[1:]:
             raise ValueError(
                 f"backbone {spec.backbone}: features of an image are {found.shape[1:]}, but "
                 f"channels and stride say {shape[1:]}: correct its entry in backbones"
             )
-        maps[index.start : index.stop] = found
+        maps[start : index.stop] = found
     maps.flush()
     return save_mapped_split(stem.parent, stem.name, maps, instances(spec, arrays, D, flipped, W))
 
@@ -200,14 +188,9 @@ def _write_split(
 def instances(
     spec: FeatureSpec, arrays: dict[str, NDArray], draws: int, flipped: NDArray, width: int
 ) -> dict[str, NDArray]:
-    """Return the counts, labels and boxes (in cells) of every version of every image.
+    """Return the counts, labels and boxes (in cells) of all D ``draws`` of every image.
 
-    Args:
-        spec: stride and origin of the cells.
-        arrays: the split of N images.
-        draws: D, versions of each image.
-        flipped: (N * D,) bool.
-        width: W of the images, px.
+    ``flipped`` is (N * D,) bool, ``width`` W of the images in px.
     """
     counts, labels, boxes = (np.repeat(arrays[k], draws, 0) for k in ("counts", "labels", "boxes"))
     boxes[flipped, :, 0] = width - 1 - boxes[flipped, :, 0]

@@ -14,12 +14,9 @@ cluster's scheduler perhaps, is obeyed. Numbers in it count in the order of that
 of unlike GPUs, set ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` too.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -28,6 +25,8 @@ from itertools import product, takewhile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from mist_bench.run.machine import nvidia_smi
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SHARE = "MIST_BENCH_RUNS_PER_GPU"
@@ -71,13 +70,7 @@ def gpu_lease(device: str) -> Iterator[None]:
 
 def listed_gpus() -> list[str]:
     """Return the UUIDs of all GPUs of this machine that this process may use, in their order."""
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=60
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return re.findall(r"^GPU \d+:.*\(UUID: ([^)\s]+)\)", done.stdout, re.MULTILINE)
+    return re.findall(r"^GPU \d+:.*\(UUID: ([^)\s]+)\)", nvidia_smi("-L"), re.MULTILINE)
 
 
 def visible_gpus(listed: list[str], visible: str | None) -> dict[str, str]:
@@ -88,9 +81,8 @@ def visible_gpus(listed: list[str], visible: str | None) -> dict[str, str]:
         visible: present value of ``CUDA_VISIBLE_DEVICES``; ``None`` if it is not set.
 
     Returns:
-        UUID -> name, the first preferred. As in CUDA, the list ends at the first name that
-        stands for no GPU. A number without a list of UUIDs says nothing about which GPU it is: in a
-        cluster's job, every GPU may be 0.
+        UUID -> name, the first preferred. As in CUDA, the list ends at the first name that stands
+        for no GPU: of a number without a list of UUIDs, nobody knows which GPU it is.
     """
     if visible is None:
         return {uuid: uuid for uuid in listed}
@@ -110,11 +102,7 @@ def full_uuid(listed: list[str], name: str) -> str:
 
 
 def places(given: str) -> int:
-    """Return how many processes may be on a GPU.
-
-    Raises:
-        ValueError: if ``given`` is not a number above 0.
-    """
+    """Return how many processes may be on a GPU, a number above 0."""
     if not (given.isascii() and given.isdecimal() and int(given)):
         raise ValueError(f"{SHARE} must be a number of processes from 1, got {given!r}")
     return int(given)
@@ -125,7 +113,7 @@ def take(gpus: Mapping[str, str], folder: Path, share: int = 1) -> tuple[FileLoc
 
     Args:
         gpus: UUID -> name.
-        folder: where the locks are.
+        folder: of the locks.
         share: places of each GPU; all first ones are taken before any second.
 
     Raises:
@@ -135,11 +123,9 @@ def take(gpus: Mapping[str, str], folder: Path, share: int = 1) -> tuple[FileLoc
     while True:
         for place, (uuid, name) in product(range(share), gpus.items()):
             lock = FileLock(folder / f"{uuid.replace('/', '_')}.{place}.lock")
-            try:
+            with suppress(Timeout):
                 lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            return lock, name
+                return lock, name
         if not waited:
             logger.info("all GPUs are taken (%d): waiting for one", len(gpus))
             waited = True

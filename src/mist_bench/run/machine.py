@@ -1,9 +1,8 @@
 """The machine a result was made on: versions, hardware and commit; no host name and no path."""
 
-from __future__ import annotations
-
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +13,7 @@ VERSIONS = ("torch", "torchvision", "numpy", "scipy", "safetensors", "mist-bench
 
 def machine() -> dict[str, Any]:
     """Return what may explain a difference between two runs of the same code."""
+    gpus = nvidia_smi("--query-gpu=name", "--format=csv,noheader")
     return {
         "commit": commit(),
         "python": platform.python_version(),
@@ -21,7 +21,7 @@ def machine() -> dict[str, Any]:
         "versions": {name: _version(name) for name in VERSIONS},
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "gpu": _gpu(),
+        "gpu": ", ".join(gpus.splitlines()) or None,
     }
 
 
@@ -52,19 +52,17 @@ def _version(name: str) -> str | None:
 
 def _cpu() -> str:
     """Return the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8") if info.is_file() else ""
+    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return name[1].strip() if name else platform.processor() or platform.machine()
 
 
-def _gpu() -> str | None:
-    """Return the names of the GPUs that ``nvidia-smi`` shows; ``None`` without one."""
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+def nvidia_smi(*arguments: str) -> str:
+    """Return what ``nvidia-smi`` prints; nothing where it is missing or fails."""
+    command = ["nvidia-smi", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
-        return None
-    return ", ".join(done.stdout.split("\n")).strip(", ") or None
+        return ""
+    return done.stdout

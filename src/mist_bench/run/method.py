@@ -1,4 +1,4 @@
-"""Random streams of a run: one per purpose, so that a draw for one never shifts another."""
+"""What a run is built of: its random streams, its device, torch's settings, its method."""
 
 import importlib
 import os
@@ -18,7 +18,7 @@ PURPOSES = ("init", "order", "method")
 
 
 def stream(seed: int, purpose: str, *index: int) -> np.random.Generator:
-    """Return the generator of one purpose of a run (not in the paper).
+    """Return the generator of one purpose of a run: a draw for one never shifts another.
 
     Args:
         seed: the run's seed; 0 is a seed like any other.
@@ -75,9 +75,7 @@ def build_method(spec: RunSpec, device: torch.device) -> Method:
         every = keywords_of(module.build).model_fields
         call_check(check, spec.task, {k: f.default for k, f in every.items()} | params)
     method = module.build(spec.task, **params).to(device)
-    if (
-        device.type != "cpu"
-    ):  # CUDA's fused Adam refuses gradients whose strides are not the weights'
+    if device.type != "cpu":  # CUDA's fused Adam wants gradients of the weights' strides
         for optimizer in method.optimizers.values():
             for group in optimizer.param_groups:
                 if group.get("fused"):

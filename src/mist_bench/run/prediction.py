@@ -3,12 +3,15 @@
 Shapes: N images, K detections, C channels or classes, H W image.
 """
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from mist_bench.boxes import to_pixels
 from mist_bench.config.provenance import file_digest
@@ -17,6 +20,9 @@ from mist_bench.datasets.files import load_manifest, load_split
 from mist_bench.run.batches import to_images
 from mist_bench.run.method import choose_device, load_method, use_deterministic_torch
 from mist_bench.types import Method, Prediction
+
+FILLS = {"boxes": 0, "scores": float("-inf"), "labels": -1, "probs": 0, "patches": 0}
+COARSE = ("patches", "reconstructions", "heatmaps")  # stored as float16
 
 
 def predict_split(
@@ -51,28 +57,15 @@ def pack(predictions: list[Prediction]) -> dict[str, NDArray]:
         (N, K, C) for classification; reconstructions (N, C, H, W) float16 for reconstruction;
         patches (N, K, C, p, p) and heatmaps (N, h, w) float16 of methods that have them.
     """
-    counts = np.array([len(one.boxes) for one in predictions], dtype=np.int64)
-    K = int(counts.max(initial=0))
-
-    def padded(name: str, fill: float) -> NDArray:
-        arrays = [getattr(one, name).cpu().numpy() for one in predictions]
-        out = np.full((len(arrays), K, *arrays[0].shape[1:]), fill, dtype=arrays[0].dtype)
-        for row, array in zip(out, arrays, strict=True):
-            row[: len(array)] = array
-        return out
-
-    arrays = {"counts": counts, "boxes": padded("boxes", 0), "scores": padded("scores", -np.inf)}
-    if predictions[0].labels is not None:
-        arrays["labels"] = padded("labels", -1)
-    if predictions[0].probs is not None:
-        arrays["probs"] = padded("probs", 0)
-    if predictions[0].patches is not None:
-        arrays["patches"] = padded("patches", 0).astype(np.float16)
+    arrays = {"counts": np.array([len(one.boxes) for one in predictions], dtype=np.int64)}
+    for name, fill in FILLS.items():
+        if getattr(predictions[0], name) is not None:
+            parts = [getattr(one, name) for one in predictions]
+            arrays[name] = pad_sequence(parts, batch_first=True, padding_value=fill).numpy()
     for name in ("reconstruction", "heatmap"):
         if getattr(predictions[0], name) is not None:
-            images = [getattr(one, name).cpu().numpy() for one in predictions]
-            arrays[f"{name}s"] = np.stack(images).astype(np.float16)
-    return arrays
+            arrays[f"{name}s"] = torch.stack([getattr(one, name) for one in predictions]).numpy()
+    return {k: v.astype(np.float16) if k in COARSE else v for k, v in arrays.items()}
 
 
 def predict(
@@ -100,9 +93,14 @@ def predict(
     arrays = pack(predict_split(method, images, spec.training.batch_size, chosen))
     if cells := load_manifest(data).get("cells"):
         arrays["boxes"] = to_pixels(arrays["boxes"], **cells)
+    save_arrays(out, arrays | {"split": split, "weights_sha256": file_digest(weights)})
+
+
+def save_arrays(out: Path, arrays: Mapping[str, Any]) -> None:
+    """Write ``arrays`` to the compressed npz ``out``, whole or not at all."""
     fresh = out.with_suffix(".new.npz")
     try:
-        np.savez_compressed(fresh, **arrays, split=split, weights_sha256=file_digest(weights))
+        np.savez_compressed(fresh, **arrays)
         fresh.replace(out)
     finally:
         fresh.unlink(missing_ok=True)

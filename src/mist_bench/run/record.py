@@ -8,14 +8,14 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
 from mist_bench.config.resolve import canonical
@@ -52,19 +52,14 @@ class RunLog:
         self._unread: dict[int, Mapping[str, Tensor | float]] = {}  # by step
         self._best = info.get("best")
         # of the code that was loaded, not of what the folder holds when the run ends
-        self._commits = list(dict.fromkeys([*info.get("commits", []), str(commit())]))
-        self._device = str(device)
+        self.commits = list(dict.fromkeys([*info.get("commits", []), str(commit())]))
+        self.device = str(device)
         self._start = info["step"]
         self._resumed = info.get("resumed", -1) + 1
         self._peaks = {name: info.get(name, 0.0) for name in PEAKS}
         self._wall = time.monotonic() - info.get("seconds", 0.0)
         self._cpu = time.process_time() - info.get("cpu_seconds", 0.0)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
+        columns = ("training", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         # not console.is_terminal: FORCE_COLOR would put control characters into a log file
         hidden = not sys.stderr.isatty()
         self._progress = Progress(*columns, console=Console(stderr=True), disable=hidden)
@@ -76,8 +71,7 @@ class RunLog:
 
     def __enter__(self) -> "RunLog":
         self._progress.start()
-        total = self._training.steps
-        self._bar = self._progress.add_task("training", total=total, completed=self._start)
+        self._bar = self._progress.add_task("", total=self._training.steps, completed=self._start)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -157,14 +151,10 @@ class RunLog:
             **self._rows,
             "sums": self._sums,
             "best": self._best,
-            "commits": self._commits,
+            "commits": self.commits,
             "names": self._names,
             **self.cost(),
         }
-
-    def origin(self) -> dict[str, str]:
-        """Return the commit that trained, each that did after a restart, and the device."""
-        return {"commit": ", ".join(self._commits), "device": self._device}
 
     def cost(self) -> dict[str, float]:
         """Return wall and processor seconds, summed over restarts, how many there were, peaks."""
@@ -180,10 +170,7 @@ class RunLog:
     def write(self, out: Path) -> None:
         """Write train.csv and val.csv, and heatmaps.npz: ``steps`` (S,), ``heatmaps`` (S, h, w)."""
         for name, rows in self._rows.items():
-            with (out / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-                table = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-                table.writeheader()
-                table.writerows({k: _short(v) for k, v in row.items()} for row in rows)
+            write_csv(out / f"{name}.csv", rows)
         files = sorted((self._work / "heatmaps").glob("*.npy"))
         maps = np.stack([np.load(path) for path in files]) if files else np.empty((0, 0, 0))
         steps = np.array([int(path.stem) for path in files], dtype=np.int64)
@@ -232,7 +219,8 @@ def write_run(
         **log.cost(),
         **facts,
         **machine(),
-        **log.origin(),
+        "commit": ", ".join(log.commits),
+        "device": log.device,
     }
     fresh = out / "new"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -250,9 +238,17 @@ def write_run(
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _short(value: float) -> str:
-    """Return a number with 6 significant digits, integers as they are."""
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of the same keys to a CSV, gaps empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows({k: _short(v) for k, v in row.items()} for row in rows)
+
+
+def _short(value: Any) -> Any:
+    """Return a float as text with 6 significant digits, all else as it is."""
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _event_writer(folder: Path, purge_step: int) -> Any:

@@ -5,7 +5,6 @@ Shapes: B images, S scales, K keypoints, C channels, H W image, h w heatmap, p p
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,6 +18,7 @@ from mist_bench.models.multiscale import MultiscaleDetector, scale_heatmaps, sca
 from mist_bench.models.selection import gaussian_heatmap, max_pool, point_heatmap
 from mist_bench.run.batches import to_images
 from mist_bench.run.method import choose_device, load_method, use_deterministic_torch
+from mist_bench.run.prediction import save_arrays
 from mist_bench.types import Batch
 
 
@@ -82,13 +82,12 @@ def compared(
 ) -> tuple[Tensor, Tensor]:
     """Return the two (B, S, h, w) sides of Eq. 7: the responses, and G of (B, K, 4) boxes."""
     one, size = single(detector), (heatmap.shape[-2], heatmap.shape[-1])
-    keypoints = one.to_cells(boxes)
+    keypoints, sigma = one.to_cells(boxes), one.spec.target_sigma
     if isinstance(detector, MultiscaleDetector):
         mass = scale_weights(boxes[..., 2] / one.box_size, detector.scales)
-        return maps[:, :, 0], scale_heatmaps(keypoints, mass, size, one.spec.target_sigma)
-    if one.spec.target_sigma > 0:
-        return heatmap[:, None], gaussian_heatmap(keypoints, size, one.spec.target_sigma)[:, None]
-    return heatmap[:, None], point_heatmap(keypoints, size)[:, None]
+        return maps[:, :, 0], scale_heatmaps(keypoints, mass, size, sigma)
+    target = gaussian_heatmap(keypoints, size, sigma) if sigma else point_heatmap(keypoints, size)
+    return heatmap[:, None], target[:, None]
 
 
 def single(detector: Detector | MultiscaleDetector) -> Detector:
@@ -97,26 +96,12 @@ def single(detector: Detector | MultiscaleDetector) -> Detector:
 
 
 def trace(spec: RunSpec, data: Path, weights: Path, out: Path, device: str) -> None:
-    """Write the stages of a trained run on the first image of the test split.
+    """Write the stages of a trained run on the first image of the test split to ``out``.
 
-    Args:
-        spec: the run that was trained.
-        data: folder of its dataset.
-        weights: weights.safetensors of the run.
-        out: trace.npz to write, whole or not at all.
-        device: ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        ValueError: if the weights are damaged or of another network, or for another method.
+    The other arguments, and the errors, are those of ``predict``; another method is one, too.
     """
     use_deterministic_torch(spec.training.threads)
     chosen = choose_device(device)
     method = load_method(spec, weights, chosen)
     images = to_images(load_split(data, "test")["images"][:1], chosen)
-    stages = trace_image(method.eval(), images)
-    fresh = out.with_suffix(".new.npz")
-    try:
-        np.savez_compressed(fresh, **stages)
-        fresh.replace(out)
-    finally:
-        fresh.unlink(missing_ok=True)
+    save_arrays(out, trace_image(method.eval(), images))

@@ -81,8 +81,7 @@ def _train(
     log = RunLog(work, info, training, device)
 
     def store(step: int) -> None:
-        facts = {"identity": identity, "step": step, **log.state()}
-        checkpoint.save(work, method, facts)
+        checkpoint.save(work, method, {"identity": identity, "step": step, **log.state()})
 
     with log:
         for step in range(info["step"] + 1, training.steps + 1):
@@ -106,10 +105,8 @@ def _train(
             if step % training.checkpoint_every == 0 or stopping:
                 store(step)
             if stopping and step < training.steps:
-                raise Interrupted(
-                    f"stopped after step {step} of {training.steps}; the same command"
-                    " goes on from there"
-                )
+                done = f"{step} of {training.steps}"
+                raise Interrupted(f"stopped after step {done}; the same command goes on from there")
         store(training.steps)
     parameters = sum(parameter.numel() for parameter in method.parameters())
     facts = {"code": dict(code), "manifest": manifest, "parameters": parameters}

@@ -1,7 +1,5 @@
 """The folders of checkpoints: what they are called, and which of them are no longer needed."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping

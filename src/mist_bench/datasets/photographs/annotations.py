@@ -84,6 +84,10 @@ class UnusableError(ValueError):
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
 
+    def of(self, photo: str, file: str) -> Problem:
+        """Return it as a problem of a photograph, or of a whole file if ``photo`` is empty."""
+        return Problem(photo, file, self.reason, self.detail)
+
 
 def number(value: Any) -> float:
     """Return ``value`` as a float; NaN for what is no finite number."""

@@ -52,12 +52,6 @@ USED = frozenset(
 )
 
 
-def find_coco(root: Path) -> Path | None:
-    """Return the folder at or below ``root`` that holds COCO's annotations, if any."""
-    places = (root / place for place in PLACES)
-    return next((place for place in places if _annotation_files(place)), None)
-
-
 def read_coco(root: Path) -> Reading | None:
     """Return the photographs of COCO; ``None`` if it is not there.
 
@@ -65,26 +59,23 @@ def read_coco(root: Path) -> Reading | None:
         root: folder that holds, itself or in ``coco``, ``annotations/instances_NAME.json`` and
             ``NAME`` with the photographs.
     """
-    folder = find_coco(root)
-    if folder is None:
+    found = [sorted((root / place / "annotations").glob("instances_*.json")) for place in PLACES]
+    files = next(filter(None, found), None)
+    if files is None:
         return None
     reading = Reading()
-    for path in _annotation_files(folder):
+    for path in files:
         file = path.relative_to(root).as_posix()
         try:
             name = path.stem.removeprefix("instances_")
-            places = (folder / place / name for place in IMAGES)
+            places = (path.parents[1] / place / name for place in IMAGES)
             images = next((place for place in places if place.is_dir()), None)
             if images is None:
                 raise UnusableError("set not found", f"there is no folder {name} of images")
             _read_file(_load(path), file, images.relative_to(root), reading)
         except UnusableError as problem:
-            reading.problems.append(Problem("", file, problem.reason, problem.detail))
+            reading.problems.append(problem.of("", file))
     return reading
-
-
-def _annotation_files(folder: Path) -> list[Path]:
-    return sorted((folder / "annotations").glob("instances_*.json"))
 
 
 def _load(path: Path) -> dict[str, list]:
@@ -113,15 +104,15 @@ def _read_file(data: Mapping[str, list], file: str, images: Path, reading: Readi
     labels = _labels(data["categories"], report)
     objects, broken = defaultdict(list), 0
     for each in data["annotations"]:
-        image = _key(each.get("image_id")) if isinstance(each, dict) else None
+        image = _id(each, "image_id")
         if image is None:
             broken += 1
-        elif labels.get(_key(each.get("category_id")), -1) != 0:  # of the twenty, or unknown
+        elif labels.get(_id(each, "category_id"), -1) != 0:  # of the twenty, or unknown
             objects[image].append(each)
     if broken:
         report("broken annotation", f"{broken} objects name no image")
     for place, image in enumerate(data["images"]):
-        key = _key(image.get("id")) if isinstance(image, dict) else None
+        key = _id(image)
         photo = f"COCO/{key:012d}" if key is not None else f"COCO/images[{place}]"
         try:
             if key is None:
@@ -135,8 +126,9 @@ def _read_file(data: Mapping[str, list], file: str, images: Path, reading: Readi
         report("broken annotation", f"{lost} objects are of images that are not listed")
 
 
-def _key(value: Any) -> int | None:
-    """Return an id if it can be one."""
+def _id(record: Any, key: str = "id") -> int | None:
+    """Return the id that an entry has under ``key``, if it is one."""
+    value = record.get(key) if isinstance(record, dict) else None
     return value if type(value) is int else None
 
 
@@ -147,7 +139,7 @@ def _labels(categories: list, report) -> dict[int, int]:
     """
     labels, missing = {}, set(CATEGORIES)
     for each in categories:
-        key = _key(each.get("id")) if isinstance(each, dict) else None
+        key = _id(each)
         name = each.get("name") if isinstance(each, dict) else None
         if key is None or not isinstance(name, str):
             report("broken annotation", f"a category is {each!r}")
@@ -181,9 +173,9 @@ def _instance(
     record: Mapping[str, Any], labels: Mapping[int, int], width: int, height: int
 ) -> Instance:
     """Return the object that ``record`` describes, or raise ``UnusableError``."""
-    category = record.get("category_id")
-    if _key(category) not in labels:
-        raise UnusableError("unknown class", f"category_id {category!r}")
+    category = _id(record, "category_id")
+    if category not in labels:
+        raise UnusableError("unknown class", f"category_id {record.get('category_id')!r}")
     box = record.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
         raise UnusableError("broken annotation", f"a bbox of four numbers is expected, got {box!r}")

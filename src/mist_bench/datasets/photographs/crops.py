@@ -55,7 +55,7 @@ def reason_to_drop(
         (sizes.prod(1) > largest * photo.width * photo.height).any(),
         (sizes.max(1) > longest * sizes.min(1)).any(),
         len(boxes) > max_instances,
-        len(boxes) and _extent(boxes) > crop_side(photo, coverage),
+        len(boxes) and np.ptp(boxes.reshape(-1, 2), axis=0).max() > crop_side(photo, coverage),
     )
     return next((reason for reason, holds in zip(REASONS, checks, strict=True) if holds), None)
 
@@ -132,8 +132,3 @@ def open_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
 def _boxes(photo: Photograph) -> NDArray[np.float64]:
     """Return (n, 4) xyxy boxes, px."""
     return np.array([each.box for each in photo.instances], dtype=np.float64).reshape(-1, 4)
-
-
-def _extent(boxes: NDArray[np.float64]) -> float:
-    """Return the side of the smallest square around all boxes, px."""
-    return float((boxes[:, 2:].max(0) - boxes[:, :2].min(0)).max())

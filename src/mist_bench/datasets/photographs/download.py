@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import tarfile
 import tempfile
 import zipfile
@@ -46,7 +45,7 @@ ARCHIVES = {
 }
 # what is used of a VOC archive: only names that stay below its folder
 USED = re.compile(r"VOCdevkit/VOC\d{4}/(JPEGImages|Annotations|ImageSets/Main)/\w[\w.-]*", re.ASCII)
-COCO_FOLDER = "coco"  # where coco.find_coco looks
+COCO_FOLDER = "coco"  # one of coco.PLACES
 COCO_IMAGES = ("train2017", "val2017")
 COCO_IDS = "COCO/"  # what its photographs' ids begin with
 CONNECTIONS = 8  # photographs on their way at a time
@@ -59,9 +58,7 @@ MANUAL = (
 logger = logging.getLogger(__name__)
 
 
-def fetch_annotations(
-    sources: Sequence[str], voc_host: str = VOC_HOST, coco_host: str = COCO_HOST
-) -> Path:
+def fetch_annotations(sources: Sequence[str]) -> Path:
     """Return the cache's folder after VOC's archives and COCO's annotations have come into it.
 
     Raises:
@@ -75,7 +72,7 @@ def fetch_annotations(
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / ".lock"):  # no other process fills it
         for name in sources:
-            host, unpack = (coco_host, _unzip) if name == "COCO" else (voc_host, _untar)
+            host, unpack = (COCO_HOST, _unzip) if name == "COCO" else (VOC_HOST, _untar)
             for file, md5 in ARCHIVES[name].items():
                 marker = cache / f".{PurePosixPath(file).name}.done"
                 if marker.exists():
@@ -90,15 +87,12 @@ def fetch_annotations(
     return cache
 
 
-def fetch_images(
-    folder: Path, photos: Sequence[Photograph], coco_host: str = COCO_HOST
-) -> tuple[list[Photograph], list[Problem]]:
-    """Return the photographs that are in ``folder`` after a download, and what failed.
+def fetch_images(folder: Path, photos: Sequence[Photograph]) -> list[Problem]:
+    """Bring those of ``photos`` that are COCO's into ``folder``; return why some do not come.
 
     Args:
         folder: what ``fetch_annotations`` returned.
-        photos: photographs of VOC, which are there or cannot be had, and of COCO.
-        coco_host: where COCO's photographs are.
+        photos: photographs of VOC, which came with its archives, and of COCO.
 
     Raises:
         ValueError: if the host cannot be reached; the message says what to do instead.
@@ -106,21 +100,10 @@ def fetch_images(
     """
     absent = [photo for photo in photos if not (folder / photo.file).is_file()]
     wanted = [photo for photo in absent if photo.id.startswith(COCO_IDS)]
-    problems = [
-        Problem(photo.id, photo.file, "missing image", "not where VOC's archives are unpacked")
-        for photo in absent
-        if not photo.id.startswith(COCO_IDS)
-    ]
-    if wanted:
-        problems += _fetch_wanted(folder, wanted, coco_host)
-    failed = {problem.photo for problem in problems}
-    return [photo for photo in photos if photo.id not in failed], problems
-
-
-def _fetch_wanted(folder: Path, wanted: Sequence[Photograph], coco_host: str) -> list[Problem]:
-    """Bring photographs of COCO into ``folder``; return why some do not come."""
+    if not wanted:
+        return []
     logger.info("%d photographs of COCO are fetched", len(wanted))
-    _require(coco_host)
+    _require(COCO_HOST)
     with (
         FileLock(folder / ".lock"),
         tempfile.TemporaryDirectory(dir=folder) as scratch,
@@ -130,34 +113,33 @@ def _fetch_wanted(folder: Path, wanted: Sequence[Photograph], coco_host: str) ->
         session.mount("http://", HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=RETRIES))
 
         def fetch(photo: Photograph) -> Problem | None:
-            return _fetch_image(session, coco_host, folder, photo, Path(scratch))
+            return _fetch_image(session, folder, photo, Path(scratch))
 
         try:
             return [problem for problem in pool.map(fetch, wanted) if problem is not None]
         except requests.RequestException as error:
-            raise _failure(coco_host, type(error).__name__) from None
+            raise _failure(COCO_HOST, type(error).__name__) from None
         finally:
             pool.shutdown(cancel_futures=True)  # after an error, the rest is not begun
 
 
 def _fetch_image(
-    session: requests.Session, host: str, folder: Path, photo: Photograph, scratch: Path
+    session: requests.Session, folder: Path, photo: Photograph, scratch: Path
 ) -> Problem | None:
     """Bring one photograph of COCO into ``folder``; return why it does not come, if so."""
     target = folder / photo.file
     if target.is_file():  # another process was faster
         return None
     name = PurePosixPath(photo.file).relative_to(COCO_FOLDER).as_posix()
-    answer = session.get(f"{host}/{name}", timeout=TIMEOUT)
-    if answer.status_code != requests.codes.ok:
-        detail = f"{host}/{name}: HTTP {answer.status_code}"
-        return Problem(photo.id, photo.file, "missing image", detail)
+    answer = session.get(url := f"{COCO_HOST}/{name}", timeout=TIMEOUT)
     partial = scratch / name.replace("/", "-")
-    partial.write_bytes(answer.content)
     try:
+        if answer.status_code != requests.codes.ok:
+            raise UnusableError("missing image", f"HTTP {answer.status_code}")
+        partial.write_bytes(answer.content)
         open_image(partial, (photo.width, photo.height))
     except UnusableError as problem:
-        return Problem(photo.id, photo.file, problem.reason, f"{host}/{name}: {problem.detail}")
+        return Problem(photo.id, photo.file, problem.reason, f"{url}: {problem.detail}")
     os.replace(partial, target)
     return None
 
@@ -175,12 +157,8 @@ def _retrieve(url: str, md5: str, folder: Path) -> Path:
 def _untar(archive: Path, folder: Path) -> None:
     """Unpack what is used of a VOC archive."""
     with tarfile.open(archive) as tar:
-        for member in tar:
-            if member.isfile() and USED.fullmatch(member.name):
-                target = folder / member.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with tar.extractfile(member) as content, target.open("wb") as file:
-                    shutil.copyfileobj(content, file)
+        used = (each for each in tar if each.isfile() and USED.fullmatch(each.name))
+        tar.extractall(folder, used, filter="data")
 
 
 def _unzip(archive: Path, folder: Path) -> None:

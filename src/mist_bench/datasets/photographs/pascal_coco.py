@@ -117,23 +117,21 @@ def make_split(
         else:
             folder = photographs.fetch_annotations(sources) if download else Path(root)
         found = read_sets(folder, sources)
-        kept, dropped = [], Counter()
-        for photo in found.photographs:
-            reason = reason_to_drop(
-                photo,
-                max_instances=max_instances,
-                largest=largest,
-                longest=longest,
-                coverage=coverage,
-            )
-            kept += [photo] * (reason is None)
-            dropped[reason] += 1
+        rules = {"largest": largest, "longest": longest, "coverage": coverage}
+        reasons = {
+            photo.id: reason_to_drop(photo, max_instances=max_instances, **rules)
+            for photo in found.photographs
+        }
+        kept = [photo for photo in found.photographs if reasons[photo.id] is None]
         parts = {split: kept} if drawn else deal_out(kept, split_seed, fractions)
         chosen, lost = parts[split], []
         if download:
-            chosen, lost = photographs.fetch_images(folder, chosen[:size])
+            lost = photographs.fetch_images(folder, chosen[:size])
+            failed = {problem.photo for problem in lost}
+            chosen = [photo for photo in chosen[:size] if photo.id not in failed]
         crops, broken = cut(folder, chosen, size, draw, side=side, coverage=coverage)
         there = kept if download else [p for p in kept if (folder / p.file).is_file()]
+    dropped = Counter(reasons.values())
     rows = report.count_rows(found, dropped, parts, split, lost + broken, len(crops))
     if len(crops) < (size if drawn else 1):
         told = ", ".join(f"{images} {what}" for what, images, _ in rows if images)
@@ -210,7 +208,7 @@ def cut(
         try:
             image = open_image(folder / photo.file, (photo.width, photo.height))
         except UnusableError as problem:
-            problems.append(Problem(photo.id, photo.file, problem.reason, problem.detail))
+            problems.append(problem.of(photo.id, photo.file))
             continue
         window = draw_window(photo, coverage, np.random.default_rng(_hash(draw, photo.id)))
         boxes = crop_boxes(photo, window, side)

@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple, fields
 from typing import Any
 
 from mist_bench.datasets.photographs.annotations import Photograph, Problem, Reading
@@ -80,10 +81,8 @@ def counts_text(rows: Sequence[Row], *, photographs: bool) -> str:
 
 def problems_text(problems: Sequence[Problem]) -> str:
     """Return ``problems`` as CSV."""
-    return _csv(
-        ("photo", "file", "reason", "detail"),
-        [(each.photo, each.file, each.reason, each.detail) for each in problems],
-    )
+    header = [field.name for field in fields(Problem)]
+    return _csv(header, list(map(astuple, problems)))
 
 
 def index_text(crops: Sequence[Crop]) -> str:

@@ -8,10 +8,8 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.ElementTree import fromstring
 
 from mist_bench.datasets.photographs.annotations import (
-    Box,
     Instance,
     Photograph,
-    Problem,
     Reading,
     UnusableError,
     clip_box,
@@ -33,12 +31,6 @@ LABELS = {name: label for label, name in enumerate(VOC_CLASSES[1:], start=1)}
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def find_voc(root: Path, year: str) -> Path | None:
-    """Return the folder ``year`` (``VOC2007``) of the devkit at or below ``root``, if any."""
-    places = (root / devkit / year for devkit in DEVKITS)
-    return next((place for place in places if (place / "Annotations").is_dir()), None)
-
-
 def read_voc(root: Path, year: str) -> Reading | None:
     """Return the photographs of one year of PASCAL VOC; ``None`` if it is not there.
 
@@ -46,7 +38,8 @@ def read_voc(root: Path, year: str) -> Reading | None:
         root: folder with the devkit, or the devkit itself.
         year: name of the year's folder, ``VOC2007`` to ``VOC2012``.
     """
-    folder = find_voc(root, year)
+    folders = (root / devkit / year for devkit in DEVKITS)
+    folder = next((each for each in folders if (each / "Annotations").is_dir()), None)
     return None if folder is None else read_folder(root, folder)
 
 
@@ -65,17 +58,14 @@ def read_folder(root: Path, folder: Path) -> Reading:
     wanted = annotated if listed is None else listed
     reading = Reading(unlisted=len(annotated - wanted))
     for stem in sorted(wanted):
-        file = f"Annotations/{stem}.xml"
         try:
             if stem not in annotated:
                 inside(stem)  # raises for a name that leads elsewhere
                 raise UnusableError("missing annotation", "listed in ImageSets/Main")
             reading.photographs.append(_photograph(root, folder, stem))
         except UnusableError as problem:
-            where = (folder.relative_to(root) / file).as_posix()
-            reading.problems.append(
-                Problem(photo_id(folder.name, stem), where, problem.reason, problem.detail)
-            )
+            where = folder.relative_to(root) / "Annotations" / f"{stem}.xml"
+            reading.problems.append(problem.of(photo_id(folder.name, stem), where.as_posix()))
     return reading
 
 
@@ -85,17 +75,21 @@ def photo_id(year: str, stem: str) -> str:
     VOC2012's ``2007_000027`` is VOC2007's ``000027``.
     """
     taken, _, rest = stem.partition("_")
-    return (
-        f"VOC{taken}/{rest}" if rest and len(taken) == 4 and taken.isdigit() else f"{year}/{stem}"
-    )
+    dated = rest and len(taken) == 4 and taken.isdigit()
+    return f"VOC{taken}/{rest}" if dated else f"{year}/{stem}"
+
+
+def read_list(path: Path) -> list[str]:
+    """Return the names in a list of ``ImageSets/Main``, as they are: ``inside`` checks them."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return [line.split()[0] for line in text.splitlines() if line.strip()]
 
 
 def _listed(folder: Path) -> set[str] | None:
     """Return the names in the year's lists of whole splits; ``None`` if it has no such list."""
     paths = [folder / "ImageSets" / "Main" / f"{name}.txt" for name in LISTS]
-    texts = [path.read_text("utf-8", errors="replace") for path in paths if path.is_file()]
-    lines = [line.split() for text in texts for line in text.splitlines()]
-    return {words[0] for words in lines if words} if texts else None
+    there = [path for path in paths if path.is_file()]
+    return {name for path in there for name in read_list(path)} if there else None
 
 
 def _photograph(root: Path, folder: Path, stem: str) -> Photograph:
@@ -130,10 +124,6 @@ def _instance(element: Element, width: int, height: int) -> Instance:
     name = (element.findtext("name") or "").strip()
     if name not in LABELS:
         raise UnusableError("unknown class", f"{name!r} is not one of the twenty classes")
-    return Instance(LABELS[name], clip_box(_box(element), width, height))
-
-
-def _box(element: Element) -> Box:
-    """Return an object's box: in the file, corners are the first and last pixel, from 1."""
     x0, y0, x1, y1 = (number(element.findtext(f"bndbox/{corner}")) for corner in CORNERS)
-    return x0 - 1, y0 - 1, x1, y1
+    # corners are the first and last pixel, from 1
+    return Instance(LABELS[name], clip_box((x0 - 1, y0 - 1, x1, y1), width, height))

@@ -144,11 +144,7 @@ def photograph(
 def _overlap(sprite: Sprite, width: int, height: int) -> tuple[tuple, tuple]:
     """Return the slices of the picture and of the drawing where the two meet."""
     h, w, _ = sprite.pixels.shape
-    top, bottom = max(sprite.top, 0), min(sprite.top + h, height)
-    left, right = max(sprite.left, 0), min(sprite.left + w, width)
-    inside = np.s_[top : max(top, bottom), left : max(left, right)]
-    part = tuple(
-        slice(s.start - start, s.stop - start)
-        for s, start in zip(inside, (sprite.top, sprite.left), strict=True)
-    )
-    return inside, part
+    left, top = sprite.left, sprite.top
+    x0, x1 = np.clip((left, left + w), 0, width).tolist()
+    y0, y1 = np.clip((top, top + h), 0, height).tolist()
+    return np.s_[y0:y1, x0:x1], np.s_[y0 - top : y1 - top, x0 - left : x1 - left]

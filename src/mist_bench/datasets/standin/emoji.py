@@ -119,8 +119,7 @@ def glyph(codepoint: int, resolution: int) -> Image.Image:
 
 def box_of(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
     """Return (left, top, right, bottom) of a mask's true pixels, right and bottom exclusive."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)).tolist() for axis in (1, 0))
-    return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if rows else None
+    return Image.fromarray(mask).getbbox()
 
 
 def draw(

@@ -11,7 +11,6 @@ the paper's filters and have such a crop. The window may be anywhere in the scen
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +81,12 @@ def render_scene(rng: Generator, split: str, spec: StandinSpec) -> Scene:
     width, height = _integer(rng, layout.width), _integer(rng, layout.height)
     side = rng.uniform(*layout.window) * min(width, height)
     names = [VOC_CLASSES[k] for k in rng.integers(1, len(VOC_CLASSES), size=rng.integers(1, 3))]
-    objects = _draw_objects(names, rng, side=side, split=split, spec=spec)
+    first = rng.uniform(*layout.share) if len(names) == 2 else 1.0
+    areas = np.array([first, 1 - first]) * layout.coverage * side**2
+    objects = [
+        draw(rng.choice(designs(split, name)), rng, area=area, split=split, look=spec.look)
+        for name, area in zip(names, areas, strict=False)
+    ]
     sprites = _place(objects, rng, side=round(side), width=width, height=height)
     things = []
     # the window has no more of them than its surroundings: they must not tell where it is
@@ -131,18 +135,6 @@ def _integer(rng: Generator, bounds: tuple[int, int]) -> int:
     return int(rng.integers(bounds[0], bounds[1], endpoint=True))
 
 
-def _draw_objects(
-    names: Sequence[str], rng: Generator, *, side: float, split: str, spec: StandinSpec
-) -> list[NDArray[np.float32]]:
-    """Return a drawing of each class, with boxes that fill ``coverage`` of the window."""
-    share = rng.uniform(*spec.layout.share) if len(names) == 2 else 1.0
-    areas = np.array([share, 1 - share]) * spec.layout.coverage * side**2
-    return [
-        draw(rng.choice(designs(split, name)), rng, area=area, split=split, look=spec.look)
-        for name, area in zip(names, areas, strict=False)
-    ]
-
-
 def _place(
     drawings: Sequence[NDArray], rng: Generator, *, side: int, width: int, height: int
 ) -> list[Sprite]:
@@ -151,7 +143,8 @@ def _place(
     sizes = [np.array(pixels.shape[1::-1]) for pixels in drawings]
     for _ in range(TRIES):
         corners = [rng.integers(side - size, endpoint=True) for size in sizes]
-        if _are_apart(corners, sizes):
+        ends = [corner + size for corner, size in zip(corners, sizes, strict=True)]
+        if (ends[0] <= corners[-1]).any() or (ends[-1] <= corners[0]).any() or len(sizes) == 1:
             break
     else:
         corners = [np.zeros(2, int), side - sizes[1]]
@@ -159,11 +152,3 @@ def _place(
         Sprite(pixels, *(origin + corner).tolist())
         for pixels, corner in zip(drawings, corners, strict=True)
     ]
-
-
-def _are_apart(corners: Sequence[NDArray], sizes: Sequence[NDArray]) -> bool:
-    """Return whether no two boxes, given by (2,) xy of corner and size, share a pixel."""
-    boxes = [(corner, corner + size) for corner, size in zip(corners, sizes, strict=True)]
-    return all(
-        (a[1] <= b[0]).any() or (b[1] <= a[0]).any() for a, b in itertools.combinations(boxes, 2)
-    )

@@ -3,8 +3,6 @@
 C channels, H and W image size, h and w heatmap; S scales, K keypoints, p patch side.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -130,15 +128,8 @@ def draw_step(ax: Axes, image: NDArray, start: NDArray, moved: NDArray) -> None:
     factor = max(1, int(LONGEST / longest)) if longest > 0 else 1
     show(ax, image)
     ax.plot(*start.T, "o", color=RIGHT, ms=3)
-    ax.quiver(
-        *start.T,
-        *(factor * step).T,
-        color=BACKWARD,
-        angles="xy",
-        scale_units="xy",
-        scale=1,
-        width=0.02,
-    )
+    style = {"color": BACKWARD, "angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.02}
+    ax.quiver(*start.T, *(factor * step).T, **style)
     drawn = f", drawn {factor}\u00d7 as long" if factor > 1 else ""
     ax.set_xlabel(rf"Steps of $\{{\mathbf{{x}}_k\}}${drawn}", fontsize=10)
 
@@ -178,41 +169,36 @@ def draw_lifting(canvas: Axes) -> None:
     """Draw the losses and what each of them updates (Algorithm 1)."""
     gap, bottom, lower = PITCH - SIDE, TOP + SIDE, LOWER + SIDE / 2
     between, under_row = (bottom + LOWER) / 2, bottom + 0.05
-    heat, boxes, synthesis = (LEFT + k * PITCH for k in (1, 3, 6))  # left edges
+    heat, boxes, synthesis = (LEFT + k * PITCH + SIDE / 2 for k in (1, 3, 6))  # their middles
     centered = {"ha": "center", "va": "center", "fontsize": 11}
     label = {"ha": "center", "va": "bottom", "fontsize": 10, "color": BACKWARD}
-    beside = label | {"ha": "right", "va": "center"}
+
+    def update(start: float, network: float, words: str) -> None:
+        """Lead from a loss, at ``start``, to a network."""
+        path = (start, between), (network, between), (network, bottom - SIDE / 2 + 0.1)
+        arrow(canvas, *path, color=BACKWARD)
+        canvas.text(network - 0.08, between, words, **label | {"ha": "right", "va": "center"})
 
     # L_task steps tau and the keypoints
-    x, network = synthesis + SIDE / 2, synthesis - PITCH - gap / 2
-    canvas.text(x - 0.7, between, f"{TASK_LOSS}  (Eq. 8)", **centered)
-    arrow(canvas, (x, under_row), (x, between - 0.2), color=BACKWARD)
-    edge = x - 2.2
-    path = (edge, between), (network, between), (network, bottom - SIDE / 2 + 0.1)
+    canvas.text(synthesis - 0.7, between, f"{TASK_LOSS}  (Eq. 8)", **centered)
+    arrow(canvas, (synthesis, under_row), (synthesis, between - 0.2), color=BACKWARD)
+    update(synthesis - 2.2, synthesis - SIDE / 2 - PITCH - gap / 2, r"updates $\tau$  (Eq. 6)")
+    edge = boxes + SIDE / 2
+    path = (synthesis, between + 0.2), (synthesis, lower), (edge + 0.06, lower)
     arrow(canvas, *path, color=BACKWARD)
-    canvas.text(network - 0.08, between, r"updates $\tau$  (Eq. 6)", **beside)
-    path = (x, between + 0.2), (x, lower), (boxes + SIDE + 0.06, lower)
-    arrow(canvas, *path, color=BACKWARD)
-    canvas.text((x + boxes + SIDE) / 2, lower - 0.06, f"updates {KEYPOINTS}  (Eq. 6)", **label)
+    canvas.text((synthesis + edge) / 2, lower - 0.06, f"updates {KEYPOINTS}  (Eq. 6)", **label)
 
     # the moved keypoints say what the heatmap should have been
-    x = boxes + SIDE / 2
-    arrow(canvas, (x, under_row), (x, LOWER - 0.06), color=FORWARD)
-    canvas.text(x + 0.08, between, "start", ha="left", va="center", fontsize=10)
-    arrow(canvas, (boxes - 0.06, lower), (heat + SIDE + 0.06, lower), color=BACKWARD)
-    canvas.text(
-        (boxes + heat + SIDE) / 2, lower - 0.08, r"$\mathcal{G}$", **label | {"fontsize": 12}
-    )
-    x, network = heat + SIDE / 2, heat - gap / 2
-    canvas.text(x + 0.4, between, f"{HEATMAP_LOSS}  (Eq. 7)", **centered)
-    arrow(canvas, (x, under_row), (x, between - 0.2), color=FORWARD)
-    arrow(canvas, (x, LOWER - 0.06), (x, between + 0.2), color=BACKWARD)
-    edge = x - 0.8
-    path = (edge, between), (network, between), (network, bottom - SIDE / 2 + 0.1)
-    arrow(canvas, *path, color=BACKWARD)
-    canvas.text(
-        network - 0.08, between, r"updates $\eta$", **label | {"ha": "right", "va": "center"}
-    )
+    arrow(canvas, (boxes, under_row), (boxes, LOWER - 0.06), color=FORWARD)
+    canvas.text(boxes + 0.08, between, "start", ha="left", va="center", fontsize=10)
+    ends = boxes - SIDE / 2 - 0.06, heat + SIDE / 2 + 0.06
+    arrow(canvas, *((x, lower) for x in ends), color=BACKWARD)
+    words = r"$\mathcal{G}$"
+    canvas.text((boxes + heat) / 2, lower - 0.08, words, **label | {"fontsize": 12})
+    canvas.text(heat + 0.4, between, f"{HEATMAP_LOSS}  (Eq. 7)", **centered)
+    arrow(canvas, (heat, under_row), (heat, between - 0.2), color=FORWARD)
+    arrow(canvas, (heat, LOWER - 0.06), (heat, between + 0.2), color=BACKWARD)
+    update(heat - 0.8, heat - SIDE / 2 - gap / 2, r"updates $\eta$")
 
 
 def arrow(ax: Axes, *points: tuple[float, float], color: str) -> None:

@@ -1,8 +1,6 @@
 """Figure 2: test images as every method reconstructs them. N images, C channels, H and W size."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,9 +46,21 @@ def figure2(config: Config, results: Path) -> Figure:
     images = {name: runs.truth()["images"][:EXAMPLES] for name, runs in shown.items()}
     rows = [(name, i) for name in EASY_AND_HARD for i in range(len(images[name]))]
 
+    there = {name: runs for name, runs in shown.items() if runs.methods}
+    steps = "; ".join(f"on {EASY_AND_HARD[name]}: {runs.steps}" for name, runs in there.items())
+    drawn = [(name, method) for name, runs in there.items() for method in runs.methods]
+    sources = dict.fromkeys(one.source for one in shown.values())
+    caption = (
+        "Figure 2. Test images and their reconstructions, with the root mean square error of each "
+        "(black is 0, white 1; clipped to this for display only). "
+        f"Preset {config.preset}; seed {config.seeds[0]}; training steps {steps}. "
+        f"{changed_words(config, drawn)}Data: {'; '.join(sources)}. "
+        f"Images: the first {EXAMPLES} of each test set, numbered "
+        "from 0, the same for every method."
+    )
     total = row_label + (len(methods) + 1) * (width + gap)
     height = title + len(rows) * row_height + 0.15
-    figure, _ = captioned(caption(config, shown), total, height)
+    figure, _ = captioned(caption, total, height)
     for r, (name, i) in enumerate(rows):
         places = [row_label + c * (width + gap) for c in range(len(methods) + 1)]
         axes = [add_panel(figure, x, title + r * row_height, width) for x in places]
@@ -63,25 +73,6 @@ def figure2(config: Config, results: Path) -> Figure:
             for ax, words in zip(axes, ["Input", *names], strict=True):
                 ax.set_title(words)
     return figure
-
-
-def caption(config: Config, shown: Mapping[str, Runs]) -> str:
-    """Return the caption; ``shown`` are the runs that are there, by experiment."""
-    steps = "; ".join(
-        f"on {words}: {shown[name].steps}"
-        for name, words in EASY_AND_HARD.items()
-        if shown[name].methods
-    )
-    runs = [(name, method) for name, one in shown.items() for method in one.methods]
-    sources = dict.fromkeys(one.source for one in shown.values())
-    return (
-        "Figure 2. Test images and their reconstructions, with the root mean square error of each "
-        "(black is 0, white 1; clipped to this for display only). "
-        f"Preset {config.preset}; seed {config.seeds[0]}; training steps {steps}. "
-        f"{changed_words(config, runs)}Data: {'; '.join(sources)}. "
-        f"Images: the first {EXAMPLES} of each test set, numbered "
-        "from 0, the same for every method."
-    )
 
 
 def reconstructions(

@@ -3,8 +3,6 @@
 C channels, H and W image size; K detections of one image, p patch side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
 
 from mist_bench.boxes import whole_pixels
 from mist_bench.config.schema import Config
@@ -211,7 +210,7 @@ def sample_squares(image: NDArray, squares: NDArray, size: int) -> NDArray:
     """
     steps = np.linspace(-0.5, 0.5, size)
     x, y, width, height = squares.astype(float).T[..., None]  # (K, 1) each
-    columns = np.abs((x + width * steps)[..., None] - np.arange(image.shape[2]))  # (K, p, W)
-    rows = np.abs((y + height * steps)[..., None] - np.arange(image.shape[1]))
-    columns, rows = np.maximum(0, 1 - columns), np.maximum(0, 1 - rows)
-    return np.einsum("kyh,chw,kxw->kcyx", rows, image, columns, optimize=True)
+    columns, rows = (x + width * steps)[:, None], (y + height * steps)[:, :, None]
+    places = np.broadcast_arrays(rows, columns)  # (K, p, p) each
+    sampled = [map_coordinates(one, places, order=1, mode="grid-constant") for one in image]
+    return np.stack(sampled, axis=1)

@@ -3,8 +3,6 @@
 N images, K detections and L impulses of one image; p patch side; n true kernels.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,16 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from mist_bench.config import resolve as settings
 from mist_bench.config.schema import Config
 from mist_bench.datasets.gabor import gabor_kernel, standard_deviation
-from mist_bench.evaluation.matching import (
-    CENTER_TOLERANCE,
-    Scene,
-    match_centers,
-    stored_scene,
-)
+from mist_bench.evaluation.matching import CENTER_TOLERANCE, Scene, match_centers, stored_scene
 from mist_bench.reporting.figures.parts import (
     RIGHT,
     TRUTH,
@@ -93,18 +87,15 @@ def found_by_distance(scenes: list[Scene], limits: Sequence[float]) -> list[tupl
     Returns:
         (found, all) of those below the first limit, between each two, and from the last on.
     """
-    groups = [[np.empty(0, bool)] for _ in range(len(limits) + 1)]
+    counts = np.zeros((2, len(limits) + 1), int)
     for scene in scenes:
         centers = scene.true_boxes[:, :2]
-        apart = np.linalg.norm(centers[:, None] - centers[None], axis=-1)
+        apart = cdist(centers, centers)
         np.fill_diagonal(apart, np.inf)
-        found = np.zeros(len(centers), bool)
-        found[match_centers(scene)[1]] = True
         part = np.searchsorted(limits, apart.min(axis=1, initial=np.inf), side="right")
-        for k, group in enumerate(groups):
-            group.append(found[part == k])
-    joined = [np.concatenate(group) for group in groups]
-    return [(int(group.sum()), len(group)) for group in joined]
+        for total, parts in zip(counts, (part[match_centers(scene)[1]], part), strict=True):
+            np.add.at(total, parts, 1)
+    return list(zip(*counts.tolist(), strict=True))
 
 
 def found_words(scenes: list[Scene], wave: float) -> str:
@@ -138,14 +129,12 @@ def true_kernels(params: Mapping[str, Any], extent: float, size: int) -> NDArray
         extent: side of the square that is sampled, px; the outer samples lie on its edge.
         size: p, samples per side.
     """
-    shape = params["bandwidth"], params["frequency"]
+    shape = {key: params[key] for key in ("bandwidth", "frequency")}
     density = params["expected_count"] / (params["canvas"] - 2 * params["margin"]) ** 2
-    limit = params["white"] * standard_deviation(density, *shape)
+    limit = params["white"] * standard_deviation(density, **shape)
     steps = extent * np.linspace(-0.5, 0.5, size)
     kernels = [
-        gabor_kernel(
-            steps, steps[:, None], bandwidth=shape[0], frequency=shape[1], orientation=angle
-        )
+        gabor_kernel(steps, steps[:, None], **shape, orientation=angle)
         for angle in params["orientations"]
     ]
     return np.clip(np.stack(kernels) / limit, -1, 1)

@@ -3,8 +3,6 @@
 H and W image size; K detections and L instances of one image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

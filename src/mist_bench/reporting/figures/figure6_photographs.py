@@ -3,8 +3,6 @@
 N images, K detections and L instances of one image, H and W its size.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path

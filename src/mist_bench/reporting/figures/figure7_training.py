@@ -3,8 +3,6 @@
 S validations of a run; h w heatmap.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,7 +41,9 @@ def figure7(config: Config, results: Path) -> Figure:
     """
     runs = Runs(config, results, EXPERIMENT, METHOD)
     folders = {seed: run_folder(results, EXPERIMENT, METHOD, seed) for seed in config.seeds}
-    curves = {s: pd.read_csv(f / "train.csv") for s, f in folders.items() if is_drawable(f)}
+    needed = ("train.csv", "heatmaps.npz")
+    drawable = {s: f for s, f in folders.items() if all((f / name).is_file() for name in needed)}
+    curves = {seed: pd.read_csv(folder / "train.csv") for seed, folder in drawable.items()}
     if not curves:
         raise MissingResultError(f"no seed of {EXPERIMENT}/{METHOD} has train.csv and heatmaps.npz")
     first = next(iter(curves))
@@ -67,11 +67,6 @@ def figure7(config: Config, results: Path) -> Figure:
     )
 
 
-def is_drawable(folder: Path) -> bool:
-    """Return whether a run has left its curves and heatmaps."""
-    return all((folder / name).is_file() for name in ("train.csv", "heatmaps.npz"))
-
-
 def losses(curves: Sequence[pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """Return mean, least and most over the seeds of each loss, by step.
 
@@ -81,15 +76,12 @@ def losses(curves: Sequence[pd.DataFrame]) -> dict[str, pd.DataFrame]:
     Raises:
         MissingResultError: if the seeds have no step in common.
     """
-    joined = pd.concat(
-        [one.set_index("step")[list(LOSSES)] for one in curves], axis=1, join="inner"
-    )
-    if joined.empty:
+    by_step = pd.concat(curves).groupby("step")
+    common = by_step.size() == len(curves)
+    if not common.any():
         raise MissingResultError("the seeds' train.csv have no step in common")
-    spread = {"mean": "mean", "least": "min", "most": "max"}
     return {
-        name: pd.DataFrame({key: joined[[name]].agg(how, axis=1) for key, how in spread.items()})
-        for name in LOSSES
+        name: by_step[name].agg(mean="mean", least="min", most="max")[common] for name in LOSSES
     }
 
 
@@ -118,23 +110,19 @@ def draw(
     """Return the curves above, and the image with its heatmaps below."""
     width, above, row = 9.0, 2.9, 1.75  # inches
     figure, below = captioned(caption, width, above + row + 0.2)
-    height, below = figure.get_figheight(), below + 0.2
-    top, bottom = 1 - 0.3 / height, 1 - (above - 0.5) / height
-    grid = figure.add_gridspec(
-        1, len(curves), left=0.08, right=0.97, top=top, bottom=bottom, wspace=0.25
-    )
-    for place, (name, curve) in enumerate(curves.items()):
-        draw_loss(figure.add_subplot(grid[0, place]), curve, LOSSES[name])
-    top, bottom = 1 - (above + 0.2) / height, below / height
-    cells = figure.add_gridspec(
-        1, 1 + MAPS, left=0.02, right=0.985, top=top, bottom=bottom, wspace=0.06
-    )
-    ax = figure.add_subplot(cells[0, 0])
+    height = figure.get_figheight()
+    rows = {"top": 1 - 0.3 / height, "bottom": 1 - (above - 0.5) / height}
+    grid = figure.add_gridspec(1, len(curves), left=0.08, right=0.97, wspace=0.25, **rows)
+    for cell, (name, curve) in zip(grid, curves.items(), strict=True):
+        draw_loss(figure.add_subplot(cell), curve, LOSSES[name])
+    rows = {"top": 1 - (above + 0.2) / height, "bottom": (below + 0.2) / height}
+    cells = figure.add_gridspec(1, 1 + MAPS, left=0.02, right=0.985, wspace=0.06, **rows)
+    ax = figure.add_subplot(cells[0])
     show(ax, image)
     ax.set_title("image")
     highest = float(list(heatmaps.values())[-1].max())
     for place, (step, heatmap) in enumerate(heatmaps.items(), start=1):
-        ax = figure.add_subplot(cells[0, place])
+        ax = figure.add_subplot(cells[place])
         ax.imshow(heatmap, cmap="viridis", vmin=0, vmax=max(highest, 1e-6), interpolation="nearest")
         ax.set(xticks=[], yticks=[], title=f"{step:,}")
     return figure

@@ -3,13 +3,12 @@
 C channels, H and W image size; K detections of one image.
 """
 
-from __future__ import annotations
-
 import os
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -136,7 +135,7 @@ class Panel:
     right: NDArray
 
     @classmethod
-    def of(cls, image: NDArray, scene: Scene, match: Callable[[Scene], Pairs]) -> Panel:
+    def of(cls, image: NDArray, scene: Scene, match: Callable[[Scene], Pairs]) -> Self:
         """Return a stored (C, H, W) image with detections, right where ``match`` pairs them."""
         return cls(picture(image), scene, right_detections(scene, match))
 
@@ -235,14 +234,9 @@ def captioned(caption: str, width: float, height: float) -> tuple[Figure, float]
 
     All are in inches.
     """
-    lines = caption_lines(caption, width)
+    lines = textwrap.wrap(caption, int(width * LETTERS_PER_INCH), break_on_hyphens=False)
     below = LINE_HEIGHT * len(lines)
     figure = Figure(figsize=(width, height + below))
     bottom = 0.08 / figure.get_figheight()
     figure.text(0.02, bottom, "\n".join(lines), va="bottom", fontsize=CAPTION_SIZE)
     return figure, below
-
-
-def caption_lines(caption: str, width: float) -> list[str]:
-    """Return a caption in lines for a figure of ``width`` inches."""
-    return textwrap.wrap(caption, int(width * LETTERS_PER_INCH), break_on_hyphens=False)

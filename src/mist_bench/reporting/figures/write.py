@@ -1,7 +1,5 @@
 """Figures as PNG and PDF, from stored predictions; equal results give equal files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,9 +1,7 @@
 """What several values of a table say together, beside what the paper's say (verdict_rule.yaml)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise, product
 
 from mist_bench.reporting.files import Claim
 from mist_bench.reporting.tables.grid import Cell
@@ -22,12 +20,13 @@ def claim_line(claim: Claim, cells: Sequence[Cell], barred: Mapping[str, str]) -
     """
     groups = [
         [
-            places(quantity, claim.experiment)
+            [_place(part, claim.experiment) for part in quantity.split(" - ")]
             for quantity in ([one] if isinstance(one, str) else one)
         ]
         for one in claim.ascending
     ]
-    named = [place for group in groups for quantity in group for place in quantity]
+    quantities = list(chain(*groups))
+    named = list(chain(*quantities))
     first = next((cell.metric for cell in cells if cell.metric.paper == claim.metric), None)
     found = {(c.experiment, c.method): c for c in cells if c.metric == first}
     if missing := [place for place in named if place not in found or not found[place].ours.n]:
@@ -35,13 +34,11 @@ def claim_line(claim: Claim, cells: Sequence[Cell], barred: Mapping[str, str]) -
         return f"Not judged: {claim.text} ({method} has no value on {experiment})."
     ours = {place: found[place].ours.mean for place in named}
     paper = {place: found[place].paper for place in named}
-    reasons = [barred[experiment] for experiment, _ in named if experiment in barred]
-    if reasons:
+    if reasons := [barred[experiment] for experiment, _ in named if experiment in barred]:
         verdict = f"{NO_CLAIM.capitalize()}, {reasons[0]}"
     else:
-        values = [[value(quantity, ours) for quantity in group] for group in groups]
+        values = [[_value(quantity, ours) for quantity in group] for group in groups]
         verdict = "Holds" if ascends(values, claim.by, relative=claim.relative) else "Does not hold"
-    quantities = [quantity for group in groups for quantity in group]
     show = found[named[0]].number
     texts = [", ".join(_shown(q, known, show) for q in quantities) for known in (ours, paper)]
     counts = [str(found[place].ours.n) for place in named]
@@ -49,23 +46,16 @@ def claim_line(claim: Claim, cells: Sequence[Cell], barred: Mapping[str, str]) -
     return f"{verdict}: {claim.text}: {texts[0]} (the paper: {texts[1]}; n = {seeds})."
 
 
-def places(quantity: str, experiment: str) -> list[Place]:
-    """Return the (experiment, method) of a quantity: of ``a - b``, two.
-
-    Args:
-        quantity: as in ``Claim.ascending``.
-        experiment: of what names none.
-    """
-    parts = [part.rpartition("/") for part in quantity.split(" - ")]
-    return [(named or experiment, method) for named, _, method in parts]
+def _place(name: str, experiment: str) -> Place:
+    """Return the experiment and method of a name that may lack the experiment."""
+    named, _, method = name.rpartition("/")
+    return named or experiment, method
 
 
-def value(quantity: Sequence[Place], known: Mapping[Place, float | None]) -> float | None:
+def _value(quantity: Sequence[Place], known: Mapping[Place, float | None]) -> float | None:
     """Return a value, or the difference of two; ``None`` where one is not known."""
     values = [known[place] for place in quantity]
-    if None in values:
-        return None
-    return values[0] - sum(values[1:])
+    return None if None in values else values[0] - sum(values[1:])
 
 
 def ascends(groups: Iterable[Sequence[float]], by: float | None, *, relative: bool) -> bool:
@@ -76,9 +66,7 @@ def ascends(groups: Iterable[Sequence[float]], by: float | None, *, relative: bo
         by: the least step; any step up if ``None``.
         relative: whether ``by`` is a part of the smaller value.
     """
-    pairs = [
-        (lower, upper) for below, above in pairwise(groups) for lower in below for upper in above
-    ]
+    pairs = [pair for below, above in pairwise(groups) for pair in product(below, above)]
     if by is None:
         return all(upper > lower for lower, upper in pairs)
     # a step of exactly `by` counts, whatever binary fractions make of it
@@ -91,5 +79,5 @@ def _shown(
     show: Callable[[float | None], str],
 ) -> str:
     """Return a quantity as printed; a difference of percentages is in points."""
-    text = show(value(quantity, known))
+    text = show(_value(quantity, known))
     return text.replace("%", " points") if len(quantity) > 1 else text

@@ -1,7 +1,5 @@
 """A table as Markdown and as LaTeX."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -16,15 +14,9 @@ MARKS = {
     "no claim": "-",
 }
 _LATEX = str.maketrans(
-    {
+    {special: f"\\{special}" for special in "{}%&#_$"}
+    | {
         "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "%": r"\%",
-        "&": r"\&",
-        "#": r"\#",
-        "_": r"\_",
-        "$": r"\$",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         "<": r"\textless{}",
@@ -35,6 +27,7 @@ _LATEX = str.maketrans(
         "\u00d7": r"$\times$",
     }
 )
+_MARKDOWN = str.maketrans({special: f"\\{special}" for special in "\\|*_<"})
 
 
 def row_texts(grid: Grid, cells: Sequence[Cell | str | None]) -> list[str]:
@@ -112,6 +105,4 @@ def latex(text: str) -> str:
 
 def _markdown(text: str) -> str:
     """Return ``text`` so that it cannot end a cell or start markup."""
-    for special in ("\\", "|", "*", "_", "<"):
-        text = text.replace(special, "\\" + special)
-    return text
+    return text.translate(_MARKDOWN)

@@ -1,12 +1,11 @@
 """A table in the paper's rows and columns, before it becomes Markdown, LaTeX or HTML."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from mist_bench.reporting.tables.layouts import Layout, Metric
-from mist_bench.reporting.tables.verdicts import SINGLE_RUN, Estimate
+from mist_bench.reporting.tables.verdicts import NO_ESTIMATE, SINGLE_RUN, Estimate
 
 NO_VALUE = "no value in"  # how a verdict says that some of the runs lack the metric
 
@@ -30,8 +29,8 @@ class Cell:
     experiment: str
     method: str
     metric: Metric
-    ours: Estimate
-    paper: float | None
+    ours: Estimate = NO_ESTIMATE
+    paper: float | None = None
     delta: float | None = None
     verdict: str = ""
 
@@ -108,8 +107,8 @@ def arrange(
     ordered = sorted(cells, key=lambda cell: cell.ours.mean is not None)
     by_key = {(_key(c, layout.rows), _key(c, group), _key(c, inner)): c for c in ordered}
     # a method an experiment lacks makes no column in its group
-    keys = list(dict.fromkeys((_key(c, group), _key(c, inner)) for c in cells))
-    keys.sort(key=lambda key: (list(names[group]).index(key[0]), list(names[inner]).index(key[1])))
+    known = {(_key(c, group), _key(c, inner)) for c in cells}
+    keys = [key for key in product(names[group], names[inner]) if key in known]
     grouped = len(names[group]) > 1 and len(names[inner]) > 1
     columns = [
         Column(names[group][g], names[inner][i])

@@ -1,24 +1,11 @@
 """What each table shows: those of the paper in its order and words, and one of any experiment."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from mist_bench.config.schema import Config
 from mist_bench.config.targets import table_experiment
 from mist_bench.datasets.photographs.voc import VOC_CLASSES
-
-# labels of methods the paper has, for a config that does not know them yet (design: Names)
-PAPER_METHODS = {
-    "mist": "MIST",
-    "grid": "Grid",
-    "channelwise": "Ch.-wise",
-    "air": "Esl16",
-    "landmarks": "Zha18",
-    "supervised": "Supervised",
-    "soft_topk": "Xie20",
-}
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,7 @@ val split; no test image is looked at. The score is the one that the tables are 
 settings were found by it too, and a score without boxes ranks candidates otherwise.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -22,7 +18,7 @@ from mist_bench.config.keywords import ConfigError
 from mist_bench.config.schema import Config
 from mist_bench.config.targets import SEARCHES, candidates, run_folder, table_input
 from mist_bench.reporting.aggregate import collect, read_json
-from mist_bench.reporting.files import RESOURCES, read_paper
+from mist_bench.reporting.files import read_paper
 from mist_bench.reporting.tables.grid import Column, Grid
 
 FORMATS = {"calibration": "%.4f", "tuning": "%.6g"}  # of numbers
@@ -35,9 +31,7 @@ METRICS = ("iou50", "classification", "both")
 TUNED = ["dataset", "method", "parameter", "value", "metric", "val_score", "n", "chosen"]
 
 
-def search_table(
-    name: str, config: Config, results: Path, resources: Path = RESOURCES
-) -> pd.DataFrame:
+def search_table(name: str, config: Config, results: Path) -> pd.DataFrame:
     """Return one row per candidate of a search.
 
     Raises:
@@ -46,9 +40,8 @@ def search_table(
     if not candidates(config, name):
         known = f"no experiment {SEARCHES[name]}*; use preset={name}"
         raise ConfigError(f"preset {config.preset}: {known}")
-    if name == "calibration":
-        return calibration_table(config, results, resources)
-    return tuning_table(config, results)
+    make = calibration_table if name == "calibration" else tuning_table
+    return make(config, results)
 
 
 def search_grid(name: str, config: Config, table: pd.DataFrame) -> Grid:
@@ -65,13 +58,13 @@ def search_grid(name: str, config: Config, table: pd.DataFrame) -> Grid:
     return Grid(name, caption, columns, rows)
 
 
-def calibration_table(config: Config, results: Path, resources: Path = RESOURCES) -> pd.DataFrame:
+def calibration_table(config: Config, results: Path) -> pd.DataFrame:
     """Return one row per candidate generator, the closest to the paper first.
 
     It has the generator's parameters, the mean of each metric over ``n`` seeds, the paper's values,
     and ``gap``, the mean absolute difference; empty metrics where no run has ended.
     """
-    paper = read_paper(resources).query("table == 'table2' and method == 'supervised'")
+    paper = read_paper().query("table == 'table2' and method == 'supervised'")
     published = paper.set_index("metric")["value"]
     runs = collect(config, results)
     rows = []
@@ -115,8 +108,7 @@ def tuning_table(config: Config, results: Path) -> pd.DataFrame:
 def _tuned(config: Config, results: Path, experiment: str, method: str) -> tuple:
     """Return what a candidate is and how it scored."""
     own = config.methods[method].experiments.get(experiment)
-    params = own.params if own else {}
-    leaves = dict(_leaves(params))
+    (leaves,) = pd.json_normalize(own.params if own else {}).to_dict("records")
     if len(leaves) != 1:
         raise ConfigError(
             f"methods.{method}.experiments.{experiment}.params: one parameter is tuned at a time, "
@@ -131,12 +123,3 @@ def _tuned(config: Config, results: Path, experiment: str, method: str) -> tuple
     scores = [one["metrics"][metric] for one in found if one]
     score = sum(scores) / len(scores) if scores else None
     return dataset, method, name, value, metric, score, len(scores)
-
-
-def _leaves(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what is not a mapping in nested ones, by its keys with dots between them."""
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -1,7 +1,5 @@
 """The stated rule that turns our values and the paper's into a verdict."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,6 +30,9 @@ class Estimate:
     n: int
 
 
+NO_ESTIMATE = Estimate(None, None, None, 0)
+
+
 def estimate(values: Sequence[float], confidence: float, *, fraction: bool = False) -> Estimate:
     """Return the mean and the t-interval over seeds; no interval from a single one.
 
@@ -42,12 +43,11 @@ def estimate(values: Sequence[float], confidence: float, *, fraction: bool = Fal
     """
     n = len(values)
     if n == 0:
-        return Estimate(None, None, None, 0)
+        return NO_ESTIMATE
     mean = float(np.mean(values))
     if n == 1:
         return Estimate(mean, None, None, 1)
-    error = float(np.std(values, ddof=1)) / np.sqrt(n)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1) * stats.sem(values))
     low, high = mean - half, mean + half
     return Estimate(mean, *((max(low, 0.0), min(high, 1.0)) if fraction else (low, high)), n)
 
@@ -61,8 +61,7 @@ def same_number(ours: Estimate, paper: float, tolerance: float, widest: float) -
         tolerance: largest difference of the mean.
         widest: largest half width, in tolerances, of an interval that may vouch for the number.
     """
-    # a difference of exactly the tolerance counts, whatever binary fractions make of it
-    if abs(ours.mean - paper) <= tolerance + 1e-9:
+    if order(ours.mean, paper, tolerance) == 0:
         return True
     if ours.ci_low is None:
         return False
@@ -75,6 +74,7 @@ def same_number(ours: Estimate, paper: float, tolerance: float, widest: float) -
 def order(value: float, other: float, tolerance: float) -> int:
     """Return -1, 0 or 1: below, about equal (within the tolerance), above."""
     difference = value - other
+    # a difference of exactly the tolerance counts, whatever binary fractions make of it
     return 0 if abs(difference) <= tolerance + 1e-9 else (1 if difference > 0 else -1)
 
 
