@@ -23,7 +23,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/snakefmt --check Snakefile workflow
 
 test: lint
-	$(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist loadgroup
+	$(BIN)/python -m pytest -n $(CORES) --maxprocesses 8 --dist loadfile
 
 # results stay: they are hours of work; remove results/ by hand if that is meant
 clean:

@@ -30,11 +30,7 @@ def build(*, scale: float):
     return Pooled(scale)
 """
 
-pytestmark = [
-    pytest.mark.workflow,
-    pytest.mark.timeout(2400),
-    pytest.mark.xdist_group("features"),  # one worker, which trains once
-]
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(7200)]
 
 
 def settings(*, scale=1, steps=4):

@@ -17,11 +17,8 @@ from mist_bench.forecast import jobs as planning
 RUN = "results/smoke/runs/mnist_hard_classification/mist"
 SOURCES = ("Snakefile", "workflow", "profiles", "src", "baselines")
 
-pytestmark = [
-    pytest.mark.workflow,
-    pytest.mark.timeout(7200),
-    pytest.mark.xdist_group("smoke"),  # one worker, which runs the preset once
-]
+# one worker runs the preset once: --dist loadfile
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(7200)]
 
 
 @pytest.fixture(scope="module")
