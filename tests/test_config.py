@@ -323,9 +323,78 @@ def test_a_variant_says_only_what_differs(folder):
         settings.load(folder, {"methods": {"bold": own}}), "dots_classification", "bold", 0
     )
     assert (spec.params, spec.training.steps) == ({"rate": 2}, 3)
-    for wrong in ("bold", "gues"):
-        with pytest.raises(ConfigError, match=rf"methods.bold.extends: '{wrong}' is not another"):
+    for wrong, words in (("bold", "extends itself"), ("gues", "'guess'"), (["guess"], "is not")):
+        with pytest.raises(ConfigError, match=rf"^methods.bold.extends: .*{words}"):
             settings.load(folder, {"methods": {"bold": own | {"extends": wrong}}})
+
+
+def test_a_variant_of_a_variant_follows_both_wherever_it_competes(folder):
+    """Whether its parent competes there, too, changes nothing."""
+    new = {"task": "classification", "dataset": "dots", "num_instances": 2}
+    base = {"experiments": {"dots_classification": {"params": {"rate": 0.125}}}}
+    methods = {"guess": base, "bold": {"extends": "guess"}}
+    methods["bolder"] = {"extends": "bold", "experiments": ["dots_classification"]}
+    extending = {"extends": "bold", "experiments": {"new": {"extends": "dots_classification"}}}
+    config = settings.load(
+        folder, {"methods": methods | {"boldest": extending}, "experiments": {"new": new}}
+    )
+    assert config.experiments["dots_classification"].methods == ["guess", "bolder"]
+    for name, method in (("dots_classification", "bolder"), ("new", "boldest")):
+        spec = settings.run_spec(config, name, method, 0)
+        assert (spec.params, spec.training.steps) == ({"rate": 0.125}, 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def build(task, *, rate: float = 1, x=3): ...", "'x' has no annotation"),
+        ("def build(task, rate: float = 1): ...", r"put '\*,' before 'rate'"),
+        ("def build(task, **params): ...", r"\*\*params hides the keys"),
+        ("def build(task, *, rate: float", "cannot be read: '\\(' was never closed"),
+        (
+            "def build(task, *, rate: float): ...\n\n\ndef check(task, *, rate): 1 / 0",
+            "check raised ZeroDivisionError",
+        ),
+        (
+            "def build(task, *, rate: float): ...\n\n\ndef check(task, *, x): ...",
+            "check takes 'x', which build lacks",
+        ),
+    ],
+)
+def test_a_method_whose_signature_says_too_little_is_refused_in_one_line(folder, text, words):
+    (folder / "toy" / "method.py").write_text(text + "\n")
+    with pytest.raises(ConfigError, match=words) as error:
+        settings.load(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a-b", "../x", "", "2012-01-01"])
+@pytest.mark.parametrize("section", ["methods", "datasets", "experiments"])
+def test_names_are_parts_of_paths(folder, section, name):
+    first = next(iter(TOY[section].values()))
+    with pytest.raises(ConfigError, match="is part of paths: use letters, digits and _ only"):
+        settings.load(folder, {section: {name: first}})
+
+
+def test_null_of_the_command_line_is_null_where_a_key_may_be(folder):
+    (folder / "toy" / "method.py").write_text("def build(task, *, name: str | None = 'x'): ...\n")
+    own = {"params": {"classification": {"name": "null"}}, "experiments": {}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(TOY | {"methods": {}, "experiments": {}}))
+    new = {"guess": {"module": "toy.method", "label": "null", **own}}
+    config = settings.load(folder, user_text({"methods": new}))
+    assert config.methods["guess"].params == {"classification": {"name": None}}
+    assert config.methods["guess"].label == "null"
+
+
+def test_the_short_and_the_long_form_do_not_contradict_each_other(folder):
+    both = {"dots": {"radius": 3}, "datasets": {"dots": {"params": {"radius": 4}}}}
+    with pytest.raises(ConfigError, match=r"^dots.radius: given as datasets.dots.params, too"):
+        settings.load(folder, both)
+
+
+def test_a_misspelt_method_is_asked_for_its_name(folder):
+    with pytest.raises(ConfigError, match=r"^methods.gues: unknown; did you mean 'guess'\?; a new"):
+        settings.load(folder, {"methods": {"gues": {"params": {}}}})
 
 
 def test_a_type_that_cannot_be_read_is_named(folder):

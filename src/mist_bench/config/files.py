@@ -54,6 +54,9 @@ def merge_files(folder: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
         preset = overrides["preset"] = _compatible(str(preset), str(compat), known)
     files = _named_experiments(merge(base, _read_preset(folder / "presets", preset)))
     user = _named_experiments(_long_form(overrides, files))
+    for key, setup in _inner(user, "experiments").items():
+        if "omitted" in _inner(setup):
+            raise ConfigError(f"experiments.{key}.omitted: this is found out, not set; remove it")
     merged = merge(_yielding(files, user), user)
     return _competing(_with_variants(merged), files, user)
 
@@ -73,6 +76,10 @@ def _long_form(overrides: Mapping[str, Any], files: Mapping[str, Any]) -> dict[s
     """Return ``overrides`` with the key of a dataset as what it is short for: its ``params``."""
     short = {key: value for key, value in overrides.items() if key in files.get("datasets", {})}
     rest = {key: value for key, value in overrides.items() if key not in short}
+    for key, own in short.items():
+        twice = _inner(rest, "datasets", key, "params").keys() & _inner(own).keys()
+        if twice:
+            raise ConfigError(f"{key}.{min(twice)}: given as datasets.{key}.params, too; keep one")
     long = {"datasets": {key: {"params": own} for key, own in short.items()}} if short else {}
     return merge(long, rest)
 
@@ -136,7 +143,9 @@ def _with_variants(config: Mapping[str, Any]) -> dict[str, Any]:
         parent = entry.get("extends") if isinstance(entry, Mapping) else None
         if parent is None:
             return entry
-        if parent not in entries or parent in inside:
+        if isinstance(parent, str) and parent in inside:
+            raise ConfigError(f"{section}.{name}.extends: {parent!r} extends itself in the end")
+        if not isinstance(parent, str) or parent not in entries:
             others = [one for one in entries if one not in inside]
             words = f"{parent!r} is not another of {section}{hint(str(parent), others)}"
             raise ConfigError(f"{section}.{name}.extends: {words}")
@@ -146,7 +155,7 @@ def _with_variants(config: Mapping[str, Any]) -> dict[str, Any]:
         rest = {k: v for k, v in base.items() if k not in ("label", "experiments")}
         out = merge(rest, entry) | {"extends": None}
         if section == "methods":
-            out["experiments"] = _inherited(config, name, entry, base)
+            out["experiments"] = _inherited(config, entry, base)
         return out
 
     sections = {
@@ -161,26 +170,16 @@ def _with_variants(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inherited(
-    config: Mapping[str, Any], name: str, entry: Mapping[str, Any], base: Mapping[str, Any]
+    config: Mapping[str, Any], entry: Mapping[str, Any], base: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what a variant says of the experiments in which it competes, after its parent."""
+    """Return what a variant says of single experiments, after what its parent does."""
     tasks = {}
-    for key in _where(config, name, entry):
+    for key in dict.fromkeys([*_inner(base, "experiments"), *_inner(entry, "experiments")]):
         params = _inner(entry, "params", *_task_of(config, {}, key))
         inherited = _part(_inner(base, "experiments", key), "params", params)
         inherited = _part(inherited, "training", _inner(entry, "training"))
         tasks[key] = merge(inherited, _inner(entry, "experiments", key))
     return tasks
-
-
-def _where(config: Mapping[str, Any], method: str, entry: Any) -> list[str]:
-    """Return the experiments that a method's entry names, or that name the method."""
-    own = list(_inner(entry, "experiments"))
-    lists = {
-        k: [*_list(v, "methods"), *_list(v, "rivals")]
-        for k, v in _inner(config, "experiments").items()
-    }
-    return list(dict.fromkeys([*own, *(key for key, names in lists.items() if method in names)]))
 
 
 def _competing(

@@ -52,8 +52,14 @@ def keywords_of(function: Callable, kind: Kind | None = None) -> type[Spec]:
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is not parameter.KEYWORD_ONLY:
+            if parameter.default is not parameter.empty:
+                raise TypeError(f"put '*,' before {name!r}: only what follows it is a key")
+            if parameter.kind is parameter.VAR_KEYWORD:
+                raise TypeError(f"**{name} hides the keys: name each after '*,'")
             continue
-        hint = hints.get(name, Any)
+        if name not in hints:
+            raise TypeError(f"{name!r} has no annotation, by which its values are checked")
+        hint = hints[name]
         only = [one.kind for one in getattr(hint, "__metadata__", ()) if isinstance(one, Only)]
         if kind in (None, *only) or not only:
             default = ... if parameter.default is parameter.empty else parameter.default
@@ -86,7 +92,7 @@ def parameters(module: str, function: str, kind: Kind | None = None) -> type[Spe
         raise ConfigError(f"module {module!r} has no function {function}")
     try:
         return keywords_of(_value(module, function), kind)
-    except Exception as error:  # whatever the statements of a user's file raise
+    except (Exception, SystemExit) as error:  # whatever a user's file raises
         problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ConfigError(
             f"module {module!r}: the keywords of {function} cannot be read: {problem}"
@@ -123,9 +129,20 @@ def check_task(module: str, task: TaskSpec, params: Mapping[str, Any]) -> None:
 
 
 def call_check(check: Callable, task: TaskSpec, keywords: Mapping[str, Any]) -> None:
-    """Call ``check`` with those of the keywords of ``build`` that it takes, too."""
-    taken = inspect.signature(check).parameters.values()
-    check(task, **{p.name: keywords[p.name] for p in taken if p.kind is p.KEYWORD_ONLY})
+    """Call ``check`` with those of the keywords of ``build`` that it takes, too.
+
+    Raises:
+        ValueError: what ``check`` raises, of whatever type, or for a keyword that ``build`` lacks.
+    """
+    taken = [p for p in inspect.signature(check).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if lacking := [p.name for p in taken if p.name not in keywords]:
+        raise ValueError(f"check takes {lacking[0]!r}, which build lacks")
+    try:
+        check(task, **{p.name: keywords[p.name] for p in taken})
+    except ValueError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"check raised {type(error).__name__}: {error}") from None
 
 
 def defaults(model: type[BaseModel]) -> dict[str, Any]:
@@ -164,7 +181,8 @@ def explain(error: ValidationError, model: type[BaseModel], place: str = "") -> 
         place: where a key that is missing would be written, in words.
     """
     first = error.errors()[0]
-    path, text = first["loc"], first["msg"].removeprefix("Value error, ")
+    path = tuple(part for part in first["loc"] if part != "[key]")
+    text = first["msg"].removeprefix("Value error, ")
     where = ".".join(map(str, path)) + ": " if path else ""
     if first["type"] == "missing" and isinstance(path[-1], int):
         return f"{'.'.join(map(str, path[:-1]))}: item {path[-1] + 1} of the list is missing"
@@ -287,7 +305,9 @@ def _imported(module: str, statement: ast.Import | ast.ImportFrom, name: str) ->
         return importlib.import_module(alias.name if alias.asname else name)
     parent = statement.module or ""
     if statement.level:
-        package = module.split(".")[: -statement.level]
+        own = source(module)
+        inside = own is not None and own.name == "__init__.py"  # a package is its own parent
+        package = module.split(".")[: len(module.split(".")) - statement.level + inside]
         parent = ".".join([*package, *([parent] if parent else [])])
     own = {"mist_bench", module.partition(".")[0]}
     if parent.partition(".")[0] in own and source(parent) and _binding(parent, alias.name):
@@ -297,26 +317,45 @@ def _imported(module: str, statement: ast.Import | ast.ImportFrom, name: str) ->
             if light
             else _value(parent, alias.name)
         )
-    found = importlib.import_module(parent)
-    return getattr(found, alias.name)
+    if source(f"{parent}.{alias.name}"):
+        return importlib.import_module(f"{parent}.{alias.name}")
+    return getattr(importlib.import_module(parent), alias.name)
 
 
 @cache
 def _bindings(module: str) -> dict[str, ast.stmt]:
     """Return name -> the last statement at the top level of a file that binds it."""
     path, found = source(module), {}
-    body = ast.parse(path.read_text(encoding="utf-8"), filename=path.name).body if path else []
-    for statement in body:
+    for statement in _flat(parsed(path, module).body) if path else ():
         if isinstance(statement, ast.Import | ast.ImportFrom):
             found |= {a.asname or a.name.partition(".")[0]: statement for a in statement.names}
         elif isinstance(statement, ast.FunctionDef | ast.ClassDef):
             found[statement.name] = statement
         elif isinstance(statement, ast.Assign | ast.AnnAssign):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            found |= {
-                t.id: statement for one in targets for t in ast.walk(one) if isinstance(t, ast.Name)
-            }
+            nodes = (node for target in targets for node in ast.walk(target))
+            found |= {node.id: statement for node in nodes if isinstance(node, ast.Name)}
     return found
+
+
+def parsed(path: Path, module: str) -> ast.Module:
+    """Return the syntax tree of a module's file.
+
+    Raises:
+        ConfigError: in one line, if it is no Python.
+    """
+    try:
+        return ast.parse(path.read_text(encoding="utf-8-sig"), filename=path.name)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ConfigError(f"module {module!r}: {path} cannot be read: {error}") from None
+
+
+def _flat(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield statements, those in the first branch of ``if`` and ``try`` included."""
+    for statement in body:
+        yield statement
+        if isinstance(statement, ast.If | ast.Try):
+            yield from _flat(statement.body)
 
 
 def _binding(module: str, name: str) -> ast.stmt | None:

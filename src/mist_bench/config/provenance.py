@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mist_bench.config.keywords import source
+from mist_bench.config.keywords import parsed, source
 
 ROOTS = ("mist_bench",)
 # they carry values from the user to a stage, and those values are part of the stage's spec
@@ -168,7 +168,7 @@ def _tree(module: str) -> tuple[ast.stmt, ...]:
     path = source(module)
     if path is None:
         return ()
-    return tuple(ast.parse(path.read_text(encoding="utf-8"), filename=path.name).body)
+    return tuple(parsed(path, module).body)
 
 
 @cache

@@ -19,6 +19,7 @@ from mist_bench.config.keywords import (
     check_task,
     checked,
     defaults,
+    hint,
     parameters,
 )
 from mist_bench.config.schema import (
@@ -70,6 +71,7 @@ def validate(merged: Mapping[str, Any]) -> Config:
     """Return ``merged`` as a ``Config``; every name, keyword and value in it is checked."""
     preset = merged.get("preset") if isinstance(merged, Mapping) else None
     place = f" in config.yaml or presets/{preset}.yaml" if preset else ""
+    _check_entries(merged)
     config = _without_unbudgeted(checked("", merged, Config, place))
     _check_data(config)
     for name, experiment in config.experiments.items():
@@ -82,6 +84,9 @@ def validate(merged: Mapping[str, Any]) -> Config:
         for method in experiment.methods + experiment.rivals:
             run_spec(config, name, method, config.seeds[0])
     for name, entry in config.methods.items():
+        _module(f"methods.{name}", entry.module, "build")
+        training = merge(config.training.model_dump(), entry.training)
+        checked(f"methods.{name}.training", training, Training)
         where = f"methods.{name}.experiments"
         check_names(where, entry.experiments, config.experiments)
         kinds = {s.task for s in config.experiments.values() if name in s.methods + s.rivals}
@@ -96,6 +101,32 @@ def validate(merged: Mapping[str, Any]) -> Config:
     return config
 
 
+def _check_entries(merged: Any) -> None:
+    """Raise a ``ConfigError`` for an entry without a module: its name is misspelt, perhaps."""
+    for section in ("methods", "datasets", "backbones"):
+        entries = merged.get(section) if isinstance(merged, Mapping) else None
+        if not isinstance(entries, Mapping) or not all(map(_is_mapping, entries.values())):
+            continue  # said by the schema
+        for name, entry in entries.items():
+            if "module" not in entry:
+                others = [one for one in entries if one != name]
+                raise ConfigError(
+                    f"{section}.{name}: unknown{hint(str(name), others)}; a new one needs a module"
+                )
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _module(where: str, module: str, function: str, kind: Kind | None = None) -> type[Spec]:
+    """Return the keywords of a module's function; an error begins with the key of the module."""
+    try:
+        return parameters(module, function, kind)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.module: {error}") from None
+
+
 def _without_unbudgeted(config: Config) -> Config:
     """Return the configuration without runs for which this preset has no budget, and why."""
     if not config.needs_params:
@@ -103,21 +134,22 @@ def _without_unbudgeted(config: Config) -> Config:
     silent = {
         name: f"preset {config.preset} has no budget for {name}: give it params or training there"
         for name, entry in config.methods.items()
-        if not (entry.params or entry.training)
+        if not entry.training
     }
     experiments = {}
     for key, setup in config.experiments.items():
         listed = setup.methods + setup.rivals
-        omitted = {m: silent[m] for m in listed if m in silent and _has_no_budget(config, m, key)}
+        omitted = {m: silent[m] for m in listed if m in silent and not _has_params(config, m, key)}
         update = {k: [m for m in getattr(setup, k) if m not in omitted] for k in LISTS}
         update["omitted"] = {**setup.omitted, **omitted}
         experiments[key] = setup.model_copy(update=update)
     return config.model_copy(update={"experiments": experiments})
 
 
-def _has_no_budget(config: Config, method: str, experiment: str) -> bool:
-    own = config.methods[method].experiments.get(experiment, Override())
-    return not (own.params or own.training)
+def _has_params(config: Config, method: str, experiment: str) -> bool:
+    entry = config.methods[method]
+    own = entry.experiments.get(experiment, Override())
+    return bool(own.params or own.training or entry.params.get(config.experiments[experiment].task))
 
 
 def _check_same_test(config: Config, where: str, name: str, experiment: str) -> None:
@@ -173,7 +205,7 @@ def resolved(
     Raises:
         ConfigError: for a keyword that it lacks, still needs, or cannot take with that value.
     """
-    model = parameters(module, function, kind)
+    model = _module(where.partition(".params")[0], module, function, kind)
     others = parameters(module, function).model_fields.keys() - model.model_fields.keys()
     if alien := sorted(others & given.keys()):
         raise ConfigError(f"{where}.{alien[0]}: {kind} does not use it; remove it")
@@ -201,10 +233,15 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
     if method in setup.omitted:
         raise ConfigError(f"experiments.{experiment}: {setup.omitted[method]}")
     dataset = config.datasets[setup.dataset]
-    own = _override(entry, experiment)
+    own = _override(method, entry, experiment)
     training = merge(merge(config.training.model_dump(), entry.training), own.training)
-    budget = checked(f"methods.{method}.training", training, Training)
-    params = method_params(config, method, setup.task, own.params)
+    try:
+        budget = checked(f"methods.{method}.training", training, Training)
+        params = method_params(config, method, setup.task, own.params)
+    except ConfigError as error:
+        raise ConfigError(f"{error}, on {experiment}") from None
+    if setup.task == "classification" and not dataset.num_classes:
+        raise ConfigError(f"experiments.{experiment}: {setup.dataset} has no classes to tell apart")
     planned = params.get("schedule_steps", budget.steps)
     if planned is None:  # null: as long as the training
         planned = params["schedule_steps"] = budget.steps
@@ -226,8 +263,9 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
     try:
         check_task(entry.module, task, params)
     except ValueError as error:
+        words = " ".join(str(error).split())
         where = f"methods.{method}.params.{setup.task} on {experiment}"
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"{where}: {words}") from None
     return RunSpec(
         preset=config.preset,
         experiment=experiment,
@@ -241,7 +279,7 @@ def run_spec(config: Config, experiment: str, method: str, seed: int) -> RunSpec
     )
 
 
-def _override(entry: MethodEntry, experiment: str) -> Override:
+def _override(method: str, entry: MethodEntry, experiment: str) -> Override:
     """Return what an experiment changes for a method, on top of the one that it extends.
 
     Raises:
@@ -253,7 +291,7 @@ def _override(entry: MethodEntry, experiment: str) -> Override:
     base = entry.experiments.get(own.extends, Override())
     if base.extends is not None:
         raise ConfigError(
-            f"methods.{entry.label}.experiments.{experiment}: extends {own.extends}, which extends "
+            f"methods.{method}.experiments.{experiment}: extends {own.extends}, which extends "
             f"{base.extends}: name that one"
         )
     merged = merge(base.model_dump(exclude_unset=True), own.model_dump(exclude_unset=True))

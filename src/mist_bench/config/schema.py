@@ -5,6 +5,7 @@ Torch-free, because Snakemake imports it for every parse.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -15,7 +16,17 @@ from mist_bench.types import Kind, TaskSpec
 SPLITS = ("train", "val", "test")
 Names = Annotated[list[str], AfterValidator(different)]
 FractionRange = Annotated[tuple[Fraction, Fraction], AfterValidator(rising)]
-Seeds = Annotated[list[Natural], AfterValidator(different)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seeds = Annotated[list[Seed], AfterValidator(different)]
+
+
+def _part_of_paths(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        raise ValueError(f"{name!r} is part of paths: use letters, digits and _ only")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_part_of_paths)]
 
 
 class Training(Spec):
@@ -158,10 +169,10 @@ class Config(Spec):
         "are made for the cpu preset",
     )
     training: Training = Field(description="budget every run shares unless it says otherwise")
-    datasets: dict[str, Dataset] = Field(description="by name, as in paths")
-    backbones: dict[str, Backbone] = Field({}, description="by name: pretrained, frozen networks")
-    experiments: dict[str, Experiment] = Field(description="by name, as in paths")
-    methods: dict[str, MethodEntry] = Field(description="by name, as in paths: the registry")
+    datasets: dict[Name, Dataset] = Field(description="by name, as in paths")
+    backbones: dict[Name, Backbone] = Field({}, description="by name: pretrained, frozen networks")
+    experiments: dict[Name, Experiment] = Field(description="by name, as in paths")
+    methods: dict[Name, MethodEntry] = Field(description="by name, as in paths: the registry")
 
 
 class DatasetSpec(Dataset):

@@ -198,7 +198,9 @@ def input_folder(config: Config, dataset: str) -> Path:
 def check_run(config: Config, experiment: str, method: str) -> None:
     """Raise a ``ConfigError`` unless ``method`` can do the task of ``experiment``."""
     check_names("experiment", [experiment], config.experiments)
-    task = config.experiments[experiment].task
+    task, omitted = config.experiments[experiment].task, config.experiments[experiment].omitted
+    if method in omitted:
+        raise ConfigError(omitted[method])
     setups = [setup for setup in config.experiments.values() if setup.task == task]
     compete = {name for setup in setups for name in setup.methods + setup.rivals}
     able = [k for k, entry in config.methods.items() if k in compete or task in entry.params]

@@ -33,7 +33,7 @@ def plain(value: Any) -> Any:
 
 def _each(value: Any, change: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _each(item, change) for key, item in value.items()}
+        return {str(key): _each(item, change) for key, item in value.items()}
     if isinstance(value, list):
         return [_each(item, change) for item in value]
     return change(value) if isinstance(value, str) else value
@@ -87,9 +87,14 @@ def decoded(data: Any, model: type[Spec], base: Mapping[str, Any] | None = None)
         model: says where text is meant.
         base: further values, which ``data`` is merged over to be looked at.
     """
+    whole = {**defaults(model), **(base or {})}
+    for place in list(_nulls(data)):  # text, unless the key may be null
+        known = _changed(data, place, lambda _: None)
+        if place not in {at[: len(place)] for at, _, _ in errors_of(model, merge(whole, known))}:
+            data = known
     tried: set[tuple] = set()
     while isinstance(data, Mapping):
-        found = errors_of(model, merge({**defaults(model), **(base or {})}, data))
+        found = errors_of(model, merge(whole, data))
         # of another type than text; text that is wrong in other ways stays as it is
         places = {at for at, kind, _ in found if kind.endswith("_type") or kind == "literal_error"}
         if not places - tried:
@@ -100,13 +105,23 @@ def decoded(data: Any, model: type[Spec], base: Mapping[str, Any] | None = None)
     return plain(data)
 
 
+def _nulls(data: Any, path: tuple = ()) -> Iterator[tuple]:
+    """Yield where a user wrote ``null``."""
+    pairs = data.items() if isinstance(data, Mapping) else ()
+    pairs = enumerate(data) if isinstance(data, list) else pairs
+    for key, value in pairs:
+        yield from _nulls(value, (*path, key))
+    if isinstance(data, Text) and data == "null":
+        yield path
+
+
 def _changed(data: Any, path: tuple, change: Any) -> Any:
     """Return ``data`` with what is at ``path`` replaced by ``change`` of it; as it is without."""
     if not path:
         return change(data)
     key = path[0]
     if isinstance(data, Text):
-        return _read(data)
+        return _read(data)  # a list or a mapping, perhaps
     if isinstance(data, Mapping) and key in data:
         return {**data, key: _changed(data[key], path[1:], change)}
     if isinstance(data, list) and isinstance(key, int) and key < len(data):
