@@ -69,7 +69,7 @@ def folder(tmp_path, monkeypatch):
     (package / "data.py").write_text("def make_split(split, size, rng, *, radius: float): ...\n")
     (package / "method.py").write_text("def build(task, *, rate: float): ...\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for cached in (keywords.parameters, keywords.source, keywords._bindings):
+    for cached in (keywords.parameters, keywords.source, keywords.bindings):
         cached.cache_clear()
     monkeypatch.setattr(keywords, "_spaces", {})
     (tmp_path / "presets").mkdir()

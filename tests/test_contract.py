@@ -26,7 +26,9 @@ def configured(presets=PRESETS):
         config = configuration(preset)
         experiments = {one.task: name for name, one in reversed(config.experiments.items())}
         for method, entry in config.methods.items():
-            for task in sorted(entry.params.keys() & experiments.keys()):
+            setups = config.experiments.values()
+            own = {one.task for one in setups if method in one.methods + one.rivals}
+            for task in sorted((entry.params.keys() | own) & experiments.keys()):
                 spec = settings.run_spec(config, experiments[task], method, 0)
                 found.append(pytest.param(spec, id=f"{preset}-{method}-{task}"))
         found += on_features(config)

@@ -28,7 +28,7 @@ class Pooled(nn.Module):
 @pytest.fixture
 def spec(monkeypatch):
     module = ModuleType("pooled")
-    module.build = Pooled
+    module.build = lambda: Pooled()
     monkeypatch.setitem(sys.modules, "pooled", module)
     network = Backbone(module="pooled", channels=3, stride=STRIDE, origin=1.5)
     return FeatureSpec(
@@ -243,6 +243,8 @@ def test_predictions_come_back_in_pixels(out, tiny_spec, tmp_path, monkeypatch):
 
     class Corner(nn.Module):
         """One box at the second cell of both axes, as large as a cell."""
+
+        supervision, optimizers, train_step = "none", {}, None  # noqa: RUF012
 
         def __init__(self):
             super().__init__()

@@ -97,7 +97,7 @@ def test_streams_of_a_run_are_independent():
 def after_drawing(amount, method):
     """Return a ``build`` that draws ``amount`` numbers first, as larger networks would."""
 
-    def build(task, **params):
+    def build(task):
         torch.rand(amount)
         return method
 

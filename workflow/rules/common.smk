@@ -112,5 +112,5 @@ def advice():
     return (
         "\nSome jobs failed; their logs are named above. The other runs are kept: the same command "
         "continues where it stopped.\nA table of what exists: mist-bench table table2 "
-        f"--preset {PRESET} --partial"
+        f"--config results/{PRESET}/config.json --partial"
     )

@@ -23,7 +23,7 @@ def schema(options: argparse.Namespace) -> None:
     print(json.dumps(editor_schema(load_preset(None)), indent=1, ensure_ascii=False))
 
 
-@command(option("name", nargs="?", help="of a method, dataset or backbone; default: all keys"))
+@command(option("name", nargs="?", help="of a method, dataset, backbone or module"))
 def keys(options: argparse.Namespace) -> None:
     """Explain the keys of the configuration."""
     from mist_bench.config.docs import document

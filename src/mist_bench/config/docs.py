@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mist_bench.config.keywords import check_names, parameters
+from mist_bench.config.keywords import bindings, check_names, parameters, source
 from mist_bench.config.schema import (
     Backbone,
     Config,
@@ -46,12 +46,17 @@ def document(config: Config, name: str | None = None) -> str:
 
     Args:
         config: names methods, datasets and backbones.
-        name: of one of them, whose parameters alone are described; ``None`` for everything.
+        name: of one of them, or of a module, whose parameters alone are described; ``None`` for
+            everything.
 
     Raises:
         ConfigError: for a name that the configuration lacks.
     """
     groups = {section: getattr(config, section) for section in FUNCTIONS}
+    if name is not None and not any(name in entries for entries in groups.values()):
+        for function in dict.fromkeys(FUNCTIONS.values()):  # a module of the user's
+            if source(name) and function in bindings(name):
+                return _table(list(_rows(parameters(name, function), "")))
     if name is not None:
         check_names("keys", [name], [key for entries in groups.values() for key in entries])
         groups = {k: {name: v[name]} if name in v else {} for k, v in groups.items()}

@@ -87,7 +87,7 @@ def parameters(module: str, function: str, kind: Kind | None = None) -> type[Spe
         ConfigError: if there is no such module or function, or a type cannot be read.
     """
     if source(module) is None:
-        raise ConfigError(f"module {module!r} does not exist: is its file there?")
+        raise ConfigError(f"module {module!r} does not exist: is its folder on PYTHONPATH?")
     if not isinstance(_binding(module, function), ast.FunctionDef):
         raise ConfigError(f"module {module!r} has no function {function}")
     try:
@@ -323,7 +323,7 @@ def _imported(module: str, statement: ast.Import | ast.ImportFrom, name: str) ->
 
 
 @cache
-def _bindings(module: str) -> dict[str, ast.stmt]:
+def bindings(module: str) -> dict[str, ast.stmt]:
     """Return name -> the last statement at the top level of a file that binds it."""
     path, found = source(module), {}
     for statement in _flat(parsed(path, module).body) if path else ():
@@ -359,7 +359,7 @@ def _flat(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _binding(module: str, name: str) -> ast.stmt | None:
-    return _bindings(module).get(name)
+    return bindings(module).get(name)
 
 
 def _names(statement: ast.stmt) -> set[str]:

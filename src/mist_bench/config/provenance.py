@@ -57,7 +57,7 @@ def closure(*modules: str) -> list[str]:
     roots = frozenset(ROOTS) | {module.partition(".")[0] for module in modules}
     for module in modules:
         if source(module) is None:
-            raise ValueError(f"module {module!r} does not exist: is its file there?")
+            raise ValueError(f"module {module!r} does not exist: is its folder on PYTHONPATH?")
     found: set[str] = set()
     waiting = list(modules)
     while waiting:

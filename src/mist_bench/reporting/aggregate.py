@@ -14,7 +14,7 @@ import pandas as pd
 
 from mist_bench.config import provenance
 from mist_bench.config import resolve as settings
-from mist_bench.config.keywords import ConfigError
+from mist_bench.config.keywords import ConfigError, defaults, parameters
 from mist_bench.config.schema import Config, RunSpec
 from mist_bench.config.targets import SETTINGS, run_folder
 
@@ -201,7 +201,12 @@ def _competes(config: Config, experiment: str, method: str) -> bool:
 def _changes_of_run(config: Config, plain: Config, experiment: str, method: str) -> Iterator[str]:
     """Yield what differs in a run, in its datasets, and in the features that it sees."""
     if not _competes(plain, experiment, method):
-        yield "not in the preset"
+        known = experiment in plain.experiments
+        yield "not in the preset" if known else f"{experiment} is not in the preset"
+        if method not in plain.methods:
+            spec = settings.run_spec(config, experiment, method, config.seeds[0])
+            own = json.loads(json.dumps(defaults(parameters(spec.module, "build", spec.task.kind))))
+            yield from provenance.changes(own, spec.params, "params.")
         return
     specs = [settings.run_spec(one, experiment, method, config.seeds[0]) for one in (plain, config)]
     yield from _changes(*(spec.model_dump(mode="json") for spec in specs))

@@ -74,7 +74,12 @@ def build_method(spec: RunSpec, device: torch.device) -> Method:
     if check := getattr(module, "check", None):
         every = keywords_of(module.build).model_fields
         call_check(check, spec.task, {k: f.default for k, f in every.items()} | params)
-    method = module.build(spec.task, **params).to(device)
+    method = module.build(spec.task, **params)
+    for name in ("supervision", "optimizers", "train_step", "predict", "to"):
+        if not hasattr(method, name):
+            kind = type(method).__name__
+            raise ValueError(f"{spec.module}: {kind} has no {name}, as types.Method asks for")
+    method = method.to(device)
     if device.type != "cpu":  # CUDA's fused Adam wants gradients of the weights' strides
         for optimizer in method.optimizers.values():
             for group in optimizer.param_groups:

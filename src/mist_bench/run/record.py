@@ -85,6 +85,8 @@ class RunLog:
         Raises:
             ValueError: if their names are not those of the first step, or, with a row, as ``read``.
         """
+        if "loss" not in scalars:
+            raise ValueError(f"train_step logged no loss at step {step}: it is compulsory")
         self._names = self._names or sorted(scalars)
         if sorted(scalars) != self._names:
             raise ValueError(
