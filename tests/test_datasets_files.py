@@ -28,7 +28,7 @@ def arrays(size):
 def spec(monkeypatch):
     """A dataset whose module has at most ``available`` images, and whose files are ``files``."""
 
-    def make_split(split, size, rng, *, available, files):
+    def make_split(split, size, rng, *, available: int, files: dict[str, str]):
         named = {f"{split}_{name}": text for name, text in files.items()}
         return Split(arrays(min(size, available)), "nowhere", named)
 
@@ -119,7 +119,7 @@ def test_a_module_may_have_fewer_images(spec, tmp_path):
 
 @pytest.mark.parametrize("size", [0, 5])
 def test_but_not_none_and_not_more(spec, tmp_path, monkeypatch, size):
-    def make_split(*args, available, files):
+    def make_split(*args, available: int, files: dict[str, str]):
         return Split(arrays(size), "x")
 
     monkeypatch.setattr(sys.modules["photo_album"], "make_split", make_split)

@@ -244,7 +244,7 @@ def test_predictions_come_back_in_pixels(out, tiny_spec, tmp_path, monkeypatch):
     class Corner(nn.Module):
         """One box at the second cell of both axes, as large as a cell."""
 
-        supervision, optimizers, train_step = "none", {}, None  # noqa: RUF012
+        supervision, optimizers, train_step = "none", {}, None
 
         def __init__(self):
             super().__init__()

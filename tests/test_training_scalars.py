@@ -133,3 +133,17 @@ def test_a_scalar_is_one_number_and_keeps_no_graph(spy, spy_spec, train_tiny, mo
     monkeypatch.setattr(Spy, "train_step", lambda self, batch: {"loss": torch.ones(1)})
     with pytest.raises(ValueError, match=r"logged loss of shape \(1,\) at step 1; it must be one"):
         train_tiny(spy_spec(), "other")
+
+
+def test_a_step_without_a_loss_is_refused(spy, spy_spec, train_tiny, monkeypatch):
+    monkeypatch.setattr(Spy, "train_step", lambda self, batch: {"cost": 1.0})
+    with pytest.raises(ValueError, match="train_step logged no loss at step 1"):
+        train_tiny(spy_spec())
+
+
+@pytest.mark.parametrize("name", ["supervision", "optimizers", "predict"])
+def test_what_a_method_lacks_is_named(spy, spy_spec, train_tiny, monkeypatch, name):
+    owner = Spy if hasattr(Spy, name) else spy
+    monkeypatch.delattr(owner, name)
+    with pytest.raises(ValueError, match=f"spy: Spy has no {name}, as types.Method asks for"):
+        train_tiny(spy_spec())
