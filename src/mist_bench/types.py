@@ -86,7 +86,10 @@ class Prediction:
 
 
 class Method(Protocol):
-    """A trainable method: an ``nn.Module`` whose module file has ``build(task, **params)``.
+    """A trainable method: an ``nn.Module`` that ``build(task, *, ...)`` of its file returns.
+
+    The annotated keywords of ``build`` are its parameters. ``check(task, *, ...)``, if the file has
+    it, takes some of them and refuses tasks and combinations that it cannot do.
 
     ``supervision`` is the most it may see: the loop removes labels and boxes that it did not
     declare. ``optimizers`` holds its optimizers by name; the loop scales their learning rates and

@@ -46,6 +46,9 @@ def keywords_of(function: Callable, kind: Kind | None = None) -> type[Spec]:
     Args:
         function: its docstring explains the keywords under ``Args:``.
         kind: leaves out the keywords of other tasks (``Only``); ``None`` for all.
+
+    Raises:
+        TypeError: for a keyword without an annotation, or keys that the signature does not name.
     """
     hints = get_type_hints(function, include_extras=True)
     meanings = parse_args_section(inspect.getdoc(function) or "")
