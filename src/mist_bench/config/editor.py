@@ -11,12 +11,12 @@ from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
+from mist_bench.config.docs import FUNCTIONS
 from mist_bench.config.files import COMPAT
 from mist_bench.config.keywords import parameters
 from mist_bench.config.schema import Config, Training
 from mist_bench.types import Kind
 
-FUNCTIONS = {"methods": "build", "datasets": "make_split", "backbones": "build"}
 ENTRIES = {"methods": "MethodEntry", "datasets": "Dataset", "backbones": "Backbone"}
 
 
